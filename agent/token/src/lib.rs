@@ -1,0 +1,10 @@
+//! Tokens: the [`Token`] port that the record store works over, and PKCS#11 behind it.
+//!
+//! The port alone (no features) knows nothing of PKCS#11, so that the store can be tested over memory. The feature
+//! `pkcs11` adds the only code in this project that calls a PKCS#11 module, and the worker process around it.
+
+mod error;
+mod port;
+
+pub use error::{ErrorClass, TokenError};
+pub use port::{Limits, ObjectHandle, ObjectInfo, Pin, PinFlags, Token, TokenInfo, TokenListing, Visibility};
