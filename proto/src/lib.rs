@@ -6,13 +6,13 @@
 pub mod convert;
 
 /// The agent's API (`proto/agent/v1/agent.proto`).
-#[allow(missing_docs, clippy::pedantic, unreachable_pub)]
+#[allow(missing_docs, clippy::pedantic, unreachable_pub, unused_qualifications)]
 pub mod agent {
     tonic::include_proto!("hsm.agent.v1");
 }
 
 /// The kubelet's device-plugin API, v1beta1 (`proto/kubelet/deviceplugin/v1beta1/api.proto`).
-#[allow(missing_docs, clippy::pedantic, unreachable_pub)]
+#[allow(missing_docs, clippy::pedantic, unreachable_pub, unused_qualifications)]
 pub mod deviceplugin {
     tonic::include_proto!("v1beta1");
 }

@@ -1,1 +1,5 @@
-//! Work in progress.
+//! The custom resources `HSMSecret` and `HSMDevice`, with their conditions, reasons and labels.
+
+mod reason;
+
+pub use reason::Reason;
