@@ -1,1 +1,19 @@
-//! Work in progress.
+//! The pure core of the controller: what to do for one HSMSecret, decided from what was observed.
+//!
+//! Nothing here awaits, reads a clock, draws a random number or looks at the environment: time and chance are
+//! arguments. The shell observes, calls [`plan`], executes the steps, observes again, until there are none.
+
+mod merge;
+mod model;
+mod placement;
+mod plan;
+mod verdict;
+
+pub use merge::{Conflicts, Merge, Side};
+pub use model::{
+    AdoptionPolicy, Base, ConflictPolicy, Copy, DeletionPolicy, Input, Ownership, SecretView, SyncPolicy,
+    TokenView, ValueDigests, ValueMac, Values, Wanted,
+};
+pub use placement::{Primary, choose_primary};
+pub use plan::{Plan, PutSource, SecretSource, Step, plan};
+pub use verdict::{ConflictStatus, ReadyStatus, SyncState, Verdict};
