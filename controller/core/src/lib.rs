@@ -3,10 +3,13 @@
 //! Nothing here awaits, reads a clock, draws a random number or looks at the environment: time and chance are
 //! arguments. The shell observes, calls [`plan`], executes the steps, observes again, until there are none.
 
+mod absent;
+mod base;
 mod merge;
 mod model;
 mod placement;
 mod plan;
+mod present;
 mod verdict;
 
 pub use merge::{Conflicts, Merge, Side};
@@ -15,5 +18,5 @@ pub use model::{
     TokenView, ValueDigests, ValueMac, Values, Wanted,
 };
 pub use placement::{Primary, choose_primary};
-pub use plan::{Plan, PutSource, SecretSource, Step, plan};
+pub use plan::{Plan, PutSource, Step, plan};
 pub use verdict::{ConflictStatus, ReadyStatus, SyncState, Verdict};

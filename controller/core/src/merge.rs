@@ -26,7 +26,7 @@ pub type Conflicts = BTreeSet<Key>;
 ///
 /// A conflicting key takes the `preferred` side's value, or its absence there; without preference it is left out of
 /// the merge and named in the conflicts.
-pub fn merge(
+pub(crate) fn merge(
     token: &Values,
     secret: &Values,
     same_as_base: impl Fn(&Key, Option<&ValueDigests>) -> bool,
@@ -61,7 +61,7 @@ pub fn merge(
 }
 
 /// Whether the merge is exactly this side's content.
-pub fn is_side(merged: &Merge, side: Side, own: &Values, other: &Values) -> bool {
+pub(crate) fn is_side(merged: &Merge, side: Side, own: &Values, other: &Values) -> bool {
     merged.len() == own.len()
         && own.iter().all(|(key, value)| {
             merged.get(key).is_some_and(|taken| {

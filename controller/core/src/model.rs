@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hsm_api::Reason;
 use hsm_types::{Key, KeyDigest, Presence, RecordPath, Revision, TokenId, Tombstone, Version};
 
 use crate::Side;
@@ -79,6 +80,10 @@ pub enum AdoptionPolicy {
 
 /// What the HSMSecret asks for, parsed once.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is one switch of the manifest, not a state"
+)]
 pub struct Wanted {
     /// The record's name.
     pub path: RecordPath,
@@ -170,6 +175,8 @@ pub struct Input {
     pub secret: Presence<SecretView>,
     /// The chosen primary's token, or why none is there.
     pub token: Presence<TokenView>,
+    /// The reason to give while the token, or its copy, is unknown.
+    pub unknown_reason: Reason,
     /// The base kept in the HSMSecret's status.
     pub status_base: Option<Base>,
     /// Whether this HSMSecret was ever in sync (status.lastSyncTime is set).

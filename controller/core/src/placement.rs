@@ -1,6 +1,8 @@
 //! Which token is primary for a path.
 
-use hsm_types::{Presence, RecordPath, Relation, TokenId};
+use std::collections::BTreeSet;
+
+use hsm_types::{Incarnation, Presence, RecordPath, Relation, TokenId};
 use sha2::{Digest as _, Sha256};
 
 use crate::model::TokenView;
@@ -76,7 +78,10 @@ pub fn choose_primary(path: &RecordPath, tokens: &[TokenView], previous: Option<
                 .unwrap_or_else(|| rendezvous(path, tokens, &newest).unwrap_or(first)),
         );
     }
-    if let Some(kept) = tokens.iter().position(|t| Some(t.token) == previous) {
+    if let Some(kept) = tokens
+        .iter()
+        .position(|t| Some(t.token) == previous && dead.is_empty())
+    {
         return Primary::Token(kept);
     }
     if let Some((token, why)) = tokens.iter().find_map(|t| match &t.copy {

@@ -1,9 +1,16 @@
 //! The plan: a total function from what was observed to the next steps and what the status should say.
+//!
+//! It is worked off in rounds: plan, execute, observe, plan again. A round that needs something read asks for it and
+//! nothing else, so that no step that writes ever rests on something unread. DESIGN's "The plan" and the table "What
+//! the words mean" are the source; each row has a test beside this module.
+
+use hsm_api::Reason;
+use hsm_types::{Presence, Stamp, Version};
 
 use crate::merge::Merge;
-use crate::model::Input;
-use crate::verdict::Verdict;
-use hsm_types::{Stamp, Version};
+use crate::model::{Copy, DeletionPolicy, Input};
+use crate::verdict::{ReadyStatus, SyncState, Verdict};
+use crate::{absent, present};
 
 /// Where the content for the token comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,13 +19,6 @@ pub enum PutSource {
     Secret,
     /// A mixture of both sides' values.
     Merged(Merge),
-}
-
-/// Where the content for the Secret comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SecretSource {
-    /// The record, whole; the base becomes its version.
-    Token,
 }
 
 /// One thing to do. The shell executes them in order, stops at the first that fails, and observes again.
@@ -66,26 +66,151 @@ pub enum Step {
 pub struct Plan {
     /// The steps, in order. Empty: everything is as it should be, or has to wait.
     pub steps: Vec<Step>,
-    /// What to say. Written to the status only when the steps are empty.
+    /// What to say: with steps, why they are done (for the Event); without, what the status says.
     pub verdict: Verdict,
-    /// Both sides are equal at this version now: the base that the status should keep.
+    /// Both sides are equal at this version: the base that the status should keep.
     pub equal_at: Option<Version>,
 }
 
-/// Decides. Total: every input has a plan, and an input in which anything needed is unknown has one without writes.
-pub fn plan(input: &Input) -> Plan {
-    crate::plan::decide(input)
+impl Plan {
+    pub(crate) fn wait(verdict: Verdict) -> Self {
+        Self {
+            steps: Vec::new(),
+            verdict,
+            equal_at: None,
+        }
+    }
+
+    pub(crate) fn act(step: Step, reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            steps: vec![step],
+            verdict: Verdict::new(SyncState::OutOfSync, ReadyStatus::Unknown, reason, message),
+            equal_at: None,
+        }
+    }
+
+    pub(crate) fn read(step: Step) -> Self {
+        Self::act(step, Reason::SecretSynced, "reading both sides")
+    }
 }
 
-fn decide(_input: &Input) -> Plan {
-    Plan {
-        steps: Vec::new(),
-        verdict: Verdict::new(
-            crate::SyncState::Pending,
-            crate::ReadyStatus::Unknown,
-            hsm_api::Reason::PathNotFound,
-            "not decided yet",
-        ),
-        equal_at: None,
+/// Decides. Total: every input has a plan, and one in which anything that matters is unknown has no step that writes.
+pub fn plan(input: &Input) -> Plan {
+    let wanted = &input.wanted;
+    if wanted.paused {
+        let state = if input.was_synced {
+            SyncState::OutOfSync
+        } else {
+            SyncState::Pending
+        };
+        let message = "paused by the annotation hsm.j5t.io/paused; remove it to go on";
+        return Plan::wait(Verdict::new(state, ReadyStatus::Unknown, Reason::Paused, message));
+    }
+    if wanted.deleting {
+        return terminate(input);
+    }
+    if wanted.deletion_policy == DeletionPolicy::Delete && !wanted.has_finalizer {
+        return Plan::act(
+            Step::AddFinalizer,
+            Reason::SecretSynced,
+            "deletionPolicy is Delete",
+        );
+    }
+    let copy = match &input.token {
+        Presence::Unknown(why) => return unknown(input, &why.0),
+        Presence::Absent => {
+            let message =
+                "no token is known to any agent; plug one in, or check that an agent runs on its node";
+            let ready = if input.was_synced {
+                ReadyStatus::Unknown
+            } else {
+                ReadyStatus::False
+            };
+            return Plan::wait(Verdict::new(
+                failing(input),
+                ready,
+                Reason::NoEligibleToken,
+                message,
+            ));
+        }
+        Presence::Present(token) => &token.copy,
+    };
+    match copy {
+        Presence::Unknown(why) => unknown(input, &why.0),
+        Presence::Absent => absent::plan(input, &[]),
+        Presence::Present(copy) => match copy.heads.as_slice() {
+            [] => absent::plan(input, &copy.tombstones),
+            [head] => present::plan(input, copy, head),
+            heads => {
+                let versions: Vec<String> = heads.iter().map(|h| h.version.stamp().to_string()).collect();
+                let message = format!(
+                    "copies were edited apart: {}; delete the one that is wrong",
+                    versions.join(", ")
+                );
+                Plan::wait(Verdict::conflict(Vec::new(), message))
+            }
+        },
+    }
+}
+
+/// `Error` once something was materialised, `Pending` before.
+pub(crate) fn failing(input: &Input) -> SyncState {
+    if input.was_synced {
+        SyncState::Error
+    } else {
+        SyncState::Pending
+    }
+}
+
+fn unknown(input: &Input, why: &str) -> Plan {
+    let message = format!("{why}; the Secret keeps its content until the token can be read");
+    Plan::wait(Verdict::new(
+        failing(input),
+        ReadyStatus::Unknown,
+        input.unknown_reason,
+        message,
+    ))
+}
+
+/// The HSMSecret is being deleted.
+fn terminate(input: &Input) -> Plan {
+    let wait = |message: String| {
+        Plan::wait(Verdict::new(
+            SyncState::Pending,
+            ReadyStatus::False,
+            Reason::Terminating,
+            message,
+        ))
+    };
+    if !input.wanted.has_finalizer {
+        return wait("being deleted".to_owned());
+    }
+    let gone = || {
+        Plan::act(
+            Step::RemoveFinalizer,
+            Reason::Terminating,
+            "nothing is left to do",
+        )
+    };
+    if input.wanted.deletion_policy == DeletionPolicy::Retain {
+        return gone();
+    }
+    let delete = |copy: &Copy| {
+        let expect = copy.heads.iter().map(|h| h.version.stamp()).collect();
+        Plan::act(
+            Step::DeleteRecord { expect },
+            Reason::Terminating,
+            "deletionPolicy is Delete",
+        )
+    };
+    match &input.token {
+        Presence::Unknown(why) => wait(format!("waiting to delete the record: {why}")),
+        Presence::Absent => wait("waiting to delete the record: no token is known to any agent".to_owned()),
+        Presence::Present(token) => match &token.copy {
+            Presence::Unknown(why) => wait(format!("waiting to delete the record: {why}")),
+            Presence::Absent => gone(),
+            Presence::Present(copy) if copy.heads.is_empty() => gone(),
+            Presence::Present(copy) => delete(copy),
+        },
     }
 }

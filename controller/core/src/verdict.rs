@@ -64,4 +64,25 @@ impl Verdict {
             conflict: None,
         }
     }
+
+    pub(crate) fn conflict(keys: Vec<Key>, message: String) -> Self {
+        Self {
+            conflict: Some(ConflictStatus { keys }),
+            ..Self::new(
+                SyncState::OutOfSync,
+                ReadyStatus::False,
+                Reason::ConflictPending,
+                message,
+            )
+        }
+    }
+
+    pub(crate) fn conflict_of_keys(keys: Vec<Key>) -> Self {
+        let names: Vec<&str> = keys.iter().map(Key::as_str).collect();
+        let message = format!(
+            "token and Secret both changed {}; nothing was overwritten: set the annotation hsm.j5t.io/resolve to token or secret, or a conflictPolicy",
+            names.join(", ")
+        );
+        Self::conflict(keys, message)
+    }
 }
