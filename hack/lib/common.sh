@@ -184,6 +184,8 @@ start_process() {
     exec setsid -- "$@"
   ) </dev/null >>"$log" 2>&1 &
   record_pid "$pidfile" $!
+  # Else bash reports on the script's stderr how it ended.
+  disown
 }
 
 # stop_pid PIDFILE [SECONDS]: ends the recorded process and no other: TERM, and KILL when it is not gone after SECONDS
