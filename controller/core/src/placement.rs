@@ -43,11 +43,20 @@ pub fn choose_primary(path: &RecordPath, tokens: &[TokenView], previous: Option<
             Some(_) => {}
         }
     }
+    // A tombstone on one token speaks for copies of that life on all others.
+    let copies = || tokens.iter().filter_map(|t| t.copy.present());
+    let dead: BTreeSet<Incarnation> = copies()
+        .flat_map(|c| &c.tombstones)
+        .map(|t| t.incarnation)
+        .collect();
     let mut newest: Vec<usize> = Vec::new();
     for (i, token) in tokens.iter().enumerate() {
         let Some([head, ..]) = token.copy.present().map(|c| c.heads.as_slice()) else {
             continue;
         };
+        if dead.contains(&head.version.incarnation) {
+            continue;
+        }
         let relation = |j: usize| {
             tokens[j]
                 .copy
