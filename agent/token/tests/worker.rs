@@ -85,10 +85,25 @@ fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(pid.try_into().unwrap()), signal).unwrap();
 }
 
+/// Stops the process, and waits until it has stopped.
+fn stop(pid: u32) {
+    signal(pid, Signal::SIGSTOP);
+    soon("it stops", || state(pid) == Some('T'));
+}
+
+/// Its state in proc(5).
+fn state(pid: u32) -> Option<char> {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .ok()?
+        .rsplit_once(") ")?
+        .1
+        .chars()
+        .next()
+}
+
 /// Whether the process is there, and not just waiting to be reaped by somebody.
 fn alive(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit_once(") ").unwrap().1.starts_with('Z'))
+    state(pid).is_some_and(|state| state != 'Z')
 }
 
 fn soon(what: &str, mut condition: impl FnMut() -> bool) {
@@ -277,7 +292,7 @@ fn a_hang_costs_one_epoch() {
     let softhsm = softhsm();
     let mut token = WorkerToken::open(hasty(&softhsm)).unwrap();
     let pid = token.pid().unwrap();
-    signal(pid, Signal::SIGSTOP);
+    stop(pid);
     let asked = Instant::now();
     assert_eq!(class(token.list()), Some(ErrorClass::Unreachable));
     assert!(
@@ -306,7 +321,7 @@ fn a_late_answer_is_discarded() {
     let softhsm = softhsm();
     let mut token = WorkerToken::open(hasty(&softhsm)).unwrap();
     let pid = token.pid().unwrap();
-    signal(pid, Signal::SIGSTOP);
+    stop(pid);
     assert_eq!(class(token.list()), Some(ErrorClass::Unreachable));
     signal(pid, Signal::SIGCONT);
     // `random` would get the listing if answers were taken in order.
@@ -324,7 +339,7 @@ fn a_killed_worker_is_started_again() {
     let handle = token.create("a", Visibility::Private, VALUE).unwrap();
     let pid = token.pid().unwrap();
     // Stopped, then killed: it dies while the command is under way.
-    signal(pid, Signal::SIGSTOP);
+    stop(pid);
     let killer = std::thread::spawn(move || {
         sleep(Duration::from_millis(300));
         signal(pid, Signal::SIGKILL);
@@ -388,7 +403,7 @@ fn dropping_leaves_no_process() {
     config.deadlines.grace = Duration::from_secs(60);
     let mut token = WorkerToken::open(config).unwrap();
     let pid = token.pid().unwrap();
-    signal(pid, Signal::SIGSTOP);
+    stop(pid);
     assert_eq!(class(token.list()), Some(ErrorClass::Unreachable));
     let dropped = Instant::now();
     drop(token);
@@ -464,6 +479,8 @@ fn what_is_missing_is_named() {
     assert_eq!(broken.class, ErrorClass::Module);
     assert!(broken.message.contains("cannot be loaded"), "{broken}");
 
+    config.deadlines.open = Duration::from_millis(500);
+    config.deadlines.grace = Duration::from_millis(500);
     for program in ["/nonexistent/worker", "/bin/true", "/bin/cat"] {
         config.worker = WorkerProgram {
             program: program.into(),
