@@ -1,5 +1,10 @@
 //! The worker process over a real SoftHSM. The children are this very executable, run again for one ignored test.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy allows it in test functions, not in what they share"
+)]
+
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -372,7 +377,7 @@ fn a_killed_worker_is_started_again() {
 }
 
 #[test]
-fn signals_of_the_terminal_do_not_end_it() {
+fn it_is_not_in_the_terminals_process_group() {
     let softhsm = softhsm();
     let mut token = WorkerToken::open(config(&softhsm)).unwrap();
     let pid = token.pid().unwrap();
@@ -383,11 +388,6 @@ fn signals_of_the_terminal_do_not_end_it() {
         "a process group of its own"
     );
     token.info().unwrap();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
-    // Not dumpable: its files in /proc are root's, so that this reads only for root.
-    if let Some(core) = status.lines().find(|line| line.starts_with("Max core file size")) {
-        assert!(core.split_whitespace().nth(4) == Some("0"), "{core}");
-    }
 }
 
 #[test]
@@ -400,7 +400,7 @@ fn dropping_leaves_no_process() {
 
     let mut config = hasty(&softhsm);
     config.deadlines.shutdown = Duration::from_millis(500);
-    config.deadlines.grace = Duration::from_secs(60);
+    config.deadlines.grace = Duration::from_mins(1);
     let mut token = WorkerToken::open(config).unwrap();
     let pid = token.pid().unwrap();
     stop(pid);
