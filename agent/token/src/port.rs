@@ -57,7 +57,7 @@ pub enum Visibility {
 pub struct ObjectInfo {
     /// Its handle in this epoch.
     pub handle: ObjectHandle,
-    /// CKA_LABEL; readable by anyone who holds the token.
+    /// CKA_LABEL; readable by anyone who holds the token. Empty where there is none, or it cannot be read.
     pub label: String,
     /// CKA_APPLICATION; empty where there is none.
     pub application: String,
