@@ -17,6 +17,8 @@ use std::time::Instant;
 use hsm_token::{ErrorClass, ObjectHandle, Token, TokenError};
 use hsm_types::{Content, Origin, RecordPath, Revision, Stamp, TokenId, Tombstone, Version};
 
+use zeroize::Zeroizing;
+
 use crate::catalog::{Assemblies, Objects};
 use crate::format::{Damage, Fingerprint, ObjectId, StoreKeys};
 use crate::{Index, Options, StoreError, WriterLock};
@@ -115,6 +117,10 @@ pub struct Store<T: Token> {
     void: bool,
     objects: Objects,
     assemblies: Assemblies,
+    /// Parts of chunked records that were just read or written, until they are put together and checked.
+    parts: BTreeMap<ObjectId, Zeroizing<Vec<u8>>>,
+    /// Whether something has changed since the index was made.
+    stale: bool,
     /// Objects of ours by label that cannot be used, with the handles that were tried.
     unusable: BTreeMap<String, (Vec<ObjectHandle>, Damage)>,
     /// Damage that hides no record: of the identity or of one copy of the store key.
