@@ -104,7 +104,10 @@ fn tombstone() -> Tombstone {
 #[test]
 fn identity() {
     let value = encode_identity(TOKEN);
-    assert_eq!(hex(&value), "f54801016f9b2d1e8c3a4e579b1d0a2f4c6e8d100efa416e71d51c02");
+    assert_eq!(
+        hex(&value),
+        "f54801016f9b2d1e8c3a4e579b1d0a2f4c6e8d100efa416e71d51c02"
+    );
     assert_eq!(decode_identity(&value), Ok(TOKEN));
 }
 
@@ -114,7 +117,10 @@ fn wrapped_store_key() {
     let (token, ephemeral) = (private(1), private(2));
     let recipient = token.compute_public_key().unwrap();
     let value = wrap(TOKEN, STORE, recipient.as_ref(), &ephemeral, NONCE, &STORE_KEY).unwrap();
-    assert_eq!(hex(&value), "f54801026f9b2d1e8c3a4e579b1d0a2f4c6e8d1073746f72652d6964046ff03b949241ce1dadd43519e6960e0a85b41a69a05c328103aa2bce1594ca163c4f753a55bf01dc53f6c0b0c7eee78b40c6ff7d25a96e2282b989cef71c144a04550f471003f3df97c3df506ac797f6721fb1a1fb7b8f6f83d224498a65c88e24136093d7012e509a73715cbd0b00a3cc0ff4b5c01b3ffa196ab1fb327036b8e672616e646f6d2d6e6f6e6365d95b28b0067a2217fa245150159df08c5e8510138fdc2f2b52466a30b56e25b5480b983c0afe5226d974f862dd1a4d6b");
+    assert_eq!(
+        hex(&value),
+        "f54801026f9b2d1e8c3a4e579b1d0a2f4c6e8d1073746f72652d6964046ff03b949241ce1dadd43519e6960e0a85b41a69a05c328103aa2bce1594ca163c4f753a55bf01dc53f6c0b0c7eee78b40c6ff7d25a96e2282b989cef71c144a04550f471003f3df97c3df506ac797f6721fb1a1fb7b8f6f83d224498a65c88e24136093d7012e509a73715cbd0b00a3cc0ff4b5c01b3ffa196ab1fb327036b8e672616e646f6d2d6e6f6e6365d95b28b0067a2217fa245150159df08c5e8510138fdc2f2b52466a30b56e25b5480b983c0afe5226d974f862dd1a4d6b"
+    );
     let wrapped = Wrapped::decode(&value).unwrap();
     let peer = UnparsedPublicKey::new(&ECDH_P256, wrapped.ephemeral);
     let shared = agree(&token, peer, (), |shared| Ok(shared.to_vec())).unwrap();
@@ -155,8 +161,16 @@ fn entries() {
             encode_record(&path(), &version(), &marked(), &full_content()),
             "0186010d736563726574732f6e732f6462696e6361726e617403aaaaaaaaaaaaaaaaac02060201aaaaaaaaaaaaaaaa0702bbbbbbbbbbbbbbbb810101aaaaaaaaaaaaaaaa060201010101010101010100036f6c6402020202020202020c74686520646174616261736501047465616d016100020870617373776f726406733363723374047573657200",
         ),
-        ("tombstone", encode_tombstone(&tombstone()), "02210d736563726574732f6e732f6462696e6361726e617403aaaaaaaaaaaaaaaaac02"),
-        ("chunk head", encode_head(&head()), "034c0d736563726574732f6e732f6462696e6361726e617403aaaaaaaaaaaaaaaaac026368756e6b73657409807ddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd"),
+        (
+            "tombstone",
+            encode_tombstone(&tombstone()),
+            "02210d736563726574732f6e732f6462696e6361726e617403aaaaaaaaaaaaaaaaac02",
+        ),
+        (
+            "chunk head",
+            encode_head(&head()),
+            "034c0d736563726574732f6e732f6462696e6361726e617403aaaaaaaaaaaaaaaaac026368756e6b73657409807ddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddddd",
+        ),
         (
             "chunk body",
             encode_body(&path(), &head().stamp, head().set, (8, 9), b"part"),
@@ -175,7 +189,10 @@ fn sealed_object() {
     let value = seal(&keys(), ID, 258, NONCE, &replaced, &entries).unwrap();
     assert_eq!(ID.label(), "hsm.j5t.io/o/00010203fcfdfeff");
     assert_eq!(ObjectId::from_label(&ID.label()), Some(ID));
-    assert_eq!(hex(&value), "f548010300010203fcfdfeff000000000000010272616e646f6d2d6e6f6e63651b4088385d735d16c8a0ca3451d6f5bcee387b5d01779d804c1279e22928ed7c1d0e1cb8809c564932aa23c4970d198f106bc699c2dd73ae86962987b57c89f4576f002b409da1a8026fb6ec90cfd28112f90a528597f2d128c28ab033fae17ac64352d67fe443ca7e0bb4953bdf3f02d62dc522f2a5dd60ae85aa576d3c93169e13cfb2deeeb5baddf8");
+    assert_eq!(
+        hex(&value),
+        "f548010300010203fcfdfeff000000000000010272616e646f6d2d6e6f6e63651b4088385d735d16c8a0ca3451d6f5bcee387b5d01779d804c1279e22928ed7c1d0e1cb8809c564932aa23c4970d198f106bc699c2dd73ae86962987b57c89f4576f002b409da1a8026fb6ec90cfd28112f90a528597f2d128c28ab033fae17ac64352d67fe443ca7e0bb4953bdf3f02d62dc522f2a5dd60ae85aa576d3c93169e13cfb2deeeb5baddf8"
+    );
     let opened = open(&keys(), ID, &value).unwrap();
     assert_eq!((opened.generation, opened.replaces), (258, replaced.to_vec()));
     assert!(matches!(&opened.entries[0], Entry::Tombstone(found) if *found == tombstone()));

@@ -5,6 +5,8 @@
 
 mod bury;
 mod open;
+#[cfg(test)]
+mod pages;
 mod place;
 mod provision;
 mod read;
@@ -20,7 +22,7 @@ use hsm_types::{Content, Origin, RecordPath, Revision, Stamp, TokenId, Tombstone
 use zeroize::Zeroizing;
 
 use crate::catalog::{Assemblies, Objects};
-use crate::format::{Damage, Fingerprint, ObjectId, StoreKeys};
+use crate::format::{Damage, Fingerprint, ObjectId, SetId, StoreKeys};
 use crate::{Index, Options, StoreError, WriterLock};
 
 pub use open::identify;
@@ -118,7 +120,7 @@ pub struct Store<T: Token> {
     objects: Objects,
     assemblies: Assemblies,
     /// Parts of chunked records that were just read or written, until they are put together and checked.
-    parts: BTreeMap<ObjectId, Zeroizing<Vec<u8>>>,
+    parts: BTreeMap<(SetId, usize), Zeroizing<Vec<u8>>>,
     /// Whether something has changed since the index was made.
     stale: bool,
     /// Objects of ours by label that cannot be used, with the handles that were tried.

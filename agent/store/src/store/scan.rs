@@ -161,7 +161,7 @@ impl<T: Token> Store<T> {
                 Entry::Tombstone(tombstone) => Item::Tombstone(tombstone),
                 Entry::Head(head) => Item::Head { head, history: false },
                 Entry::HistoryHead(head) => Item::Head { head, history: true },
-                Entry::Body(body) => Item::Body(self.keep_part(id, body)),
+                Entry::Body(body) => Item::Body(self.keep_part(body)),
                 Entry::Compaction => Item::Compaction,
             })
             .collect();
@@ -177,8 +177,8 @@ impl<T: Token> Store<T> {
         Ok(())
     }
 
-    fn keep_part(&mut self, id: ObjectId, body: ChunkBody) -> BodyItem {
-        self.parts.insert(id, body.part);
+    fn keep_part(&mut self, body: ChunkBody) -> BodyItem {
+        self.parts.insert((body.set, body.index), body.part);
         BodyItem {
             path: body.path,
             stamp: body.stamp,
@@ -270,19 +270,19 @@ impl<T: Token> Store<T> {
     /// The record in the given chunks, if they are what the head says.
     fn join(&mut self, head: &ChunkHead, ids: &[ObjectId]) -> Result<Option<RecordEntry>, StoreError> {
         let mut tail = Zeroizing::new(Vec::with_capacity(head.length.min(2 * super::MAX_RECORD)));
-        for id in ids {
+        for (index, id) in ids.iter().enumerate() {
             let same = self.objects.get(id).is_some_and(|known| {
                 known.items.iter().any(|item| {
-                    matches!(item, Item::Body(body) if body.set == head.set && body.chunks == head.chunks
+                    matches!(item, Item::Body(body) if body.set == head.set && body.index == index && body.chunks == head.chunks
                         && body.path == head.path && body.stamp == head.stamp)
                 })
             });
             if !same {
                 return Ok(None);
             }
-            let part = match self.parts.remove(id) {
+            let part = match self.parts.remove(&(head.set, index)) {
                 Some(part) => part,
-                None => self.read_part(*id, head.set)?,
+                None => self.read_part(*id, head.set, index)?,
             };
             if tail.len() + part.len() > tail.capacity() {
                 return Ok(None);
