@@ -120,10 +120,7 @@ pub fn free_port() -> Result<u16> {
 pub fn program(name: &str) -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     // A test lies in the folder `deps` beside our programs, a program lies with them.
-    test.ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join(name))
-        .find(|path| path.exists())
-        .with_context(|| format!("{name} is not beside {}; run `cargo build --workspace` first", test.display()))
+    test.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.exists()).with_context(
+        || format!("{name} is not beside {}; run `cargo build --workspace` first", test.display()),
+    )
 }

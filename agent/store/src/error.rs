@@ -120,13 +120,8 @@ pub enum StoreError {
 }
 
 fn damaged_text(path: Option<&RecordPath>, objects: &[DamagedObject]) -> String {
-    let what = path.map_or_else(
-        || "the token's records are".to_owned(),
-        |path| format!("{path} is"),
-    );
-    let why = objects
-        .first()
-        .map_or_else(String::new, |first| format!(": {first}"));
+    let what = path.map_or_else(|| "the token's records are".to_owned(), |path| format!("{path} is"));
+    let why = objects.first().map_or_else(String::new, |first| format!(": {first}"));
     let count = objects.len();
     format!("{what} unknown, {count} object(s) cannot be read{why}")
 }
@@ -142,7 +137,8 @@ impl StoreError {
                 ErrorClass::PinRequired
                 | ErrorClass::PinIncorrect
                 | ErrorClass::PinLength
-                | ErrorClass::PinLocked => Remedy::Person,
+                | ErrorClass::PinLocked
+                | ErrorClass::ObjectDamaged => Remedy::Person,
                 ErrorClass::TokenAbsent
                 | ErrorClass::Unreachable
                 | ErrorClass::SessionLost

@@ -37,13 +37,7 @@ pub struct EpochBudget {
 impl EpochBudget {
     /// A budget of so many logins in any 24 hours ([`LOGINS_PER_DAY`] by default).
     pub fn new(logins_per_day: usize) -> Self {
-        Self {
-            logins_per_day,
-            logins: VecDeque::new(),
-            failures: 0,
-            started: None,
-            not_before: None,
-        }
+        Self { logins_per_day, logins: VecDeque::new(), failures: 0, started: None, not_before: None }
     }
 
     /// Whether an epoch may start now. Asking changes nothing.
@@ -64,16 +58,11 @@ impl EpochBudget {
 
     /// The epoch ended, or its start failed. The sooner after its start, the longer the wait for the next.
     pub fn ended(&mut self, now: Instant) {
-        let lasted = self
-            .started
-            .take()
-            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let lasted = self.started.take().map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         if lasted >= LONGEST_DELAY {
             self.failures = 0;
         }
-        let delay = FIRST_DELAY
-            .saturating_mul(2_u32.saturating_pow(self.failures))
-            .min(LONGEST_DELAY);
+        let delay = FIRST_DELAY.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST_DELAY);
         self.failures = self.failures.saturating_add(1);
         self.not_before = now.checked_add(delay);
     }
@@ -95,10 +84,7 @@ impl EpochBudget {
 
     /// How many logins lie in the last 24 hours.
     pub fn logins_in_last_day(&self, now: Instant) -> usize {
-        self.logins
-            .iter()
-            .filter(|at| now.saturating_duration_since(**at) < DAY)
-            .count()
+        self.logins.iter().filter(|at| now.saturating_duration_since(**at) < DAY).count()
     }
 
     /// When [`NextStart::Exhausted`] ends by itself; `None` where the budget is not used up, or is zero.
@@ -125,10 +111,7 @@ mod tests {
 
     #[test]
     fn the_first_start_is_free() {
-        assert_eq!(
-            EpochBudget::default().next_start(Instant::now()),
-            NextStart::Allowed
-        );
+        assert_eq!(EpochBudget::default().next_start(Instant::now()), NextStart::Allowed);
     }
 
     #[test]
@@ -139,9 +122,7 @@ mod tests {
         for _ in 0..12 {
             budget.started(now);
             budget.ended(now);
-            let NextStart::Wait(wait) = budget.next_start(now) else {
-                panic!("no wait")
-            };
+            let NextStart::Wait(wait) = budget.next_start(now) else { panic!("no wait") };
             waits.push(wait.as_secs());
             now += wait;
             assert_eq!(budget.next_start(now), NextStart::Allowed);

@@ -51,12 +51,7 @@ pub struct TokenError {
 impl TokenError {
     /// An error without a module's return value.
     pub fn new(class: ErrorClass, operation: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            class,
-            operation,
-            code: None,
-            message: message.into(),
-        }
+        Self { class, operation, code: None, message: message.into() }
     }
 
     /// Whether what was read in this epoch is void, so that the token must be opened anew.

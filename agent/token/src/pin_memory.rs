@@ -58,19 +58,12 @@ impl PinMemory {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                return Ok(Self {
-                    path: Some(path.to_owned()),
-                    ..Self::ephemeral()?
-                });
+                return Ok(Self { path: Some(path.to_owned()), ..Self::ephemeral()? });
             }
             Err(e) => return Err(trouble("read", path, &e.to_string())),
         };
         let (salt, entries) = parse(&text).ok_or_else(|| trouble("read", path, "it is damaged"))?;
-        Ok(Self {
-            path: Some(path.to_owned()),
-            salt,
-            entries,
-        })
+        Ok(Self { path: Some(path.to_owned()), salt, entries })
     }
 
     /// A memory without a file, gone with the process. For one-shot programs that cannot keep state.
@@ -80,11 +73,7 @@ impl PinMemory {
         File::open(urandom)
             .and_then(|mut file| file.read_exact(&mut salt))
             .map_err(|e| trouble("read", urandom, &e.to_string()))?;
-        Ok(Self {
-            path: None,
-            salt,
-            entries: Vec::new(),
-        })
+        Ok(Self { path: None, salt, entries: Vec::new() })
     }
 
     /// What the other questions are asked with; slow on purpose.
@@ -167,11 +156,7 @@ impl PinMemory {
                 Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&new)?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&new, path)?;
@@ -315,9 +300,6 @@ mod tests {
     #[test]
     fn an_unwritable_place_refuses_before_the_try() {
         let mut memory = PinMemory::open(Path::new("/nonexistent-hsm/pins")).unwrap();
-        assert_eq!(
-            memory.begin(&memory.digest(&pin("123456"))).unwrap_err().class,
-            ErrorClass::Module
-        );
+        assert_eq!(memory.begin(&memory.digest(&pin("123456"))).unwrap_err().class, ErrorClass::Module);
     }
 }

@@ -16,9 +16,7 @@ impl Pin {
     /// Takes the text as it was read from its file; one trailing line end is cut.
     pub fn new(text: String) -> Self {
         let text = Zeroizing::new(text);
-        let cut = text
-            .strip_suffix('\n')
-            .map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
+        let cut = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
         Self(Zeroizing::new(cut.to_owned()))
     }
 
@@ -76,10 +74,7 @@ pub struct TokenListing {
 
 /// The PIN flags of CK_TOKEN_INFO (PKCS#11 3.1, section 3.2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "the flags of CK_TOKEN_INFO are independent of each other"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "the flags of CK_TOKEN_INFO are independent of each other")]
 pub struct PinFlags {
     /// CKF_USER_PIN_COUNT_LOW: a wrong try was made since the last good login.
     pub count_low: bool,
@@ -137,12 +132,8 @@ impl Limits {
     };
 
     /// A software token (SoftHSM 2).
-    pub const SOFTWARE: Self = Self {
-        objects_at_rest: None,
-        objects_in_passing: None,
-        object_size: 2000,
-        settle: Duration::ZERO,
-    };
+    pub const SOFTWARE: Self =
+        Self { objects_at_rest: None, objects_in_passing: None, object_size: 2000, settle: Duration::ZERO };
 }
 
 /// One token, blocking, with one owner.

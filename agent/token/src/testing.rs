@@ -29,17 +29,13 @@ pub fn softhsm_module() -> Result<PathBuf, TokenError> {
     if let Some(module) = std::env::var_os("HSM_MODULE") {
         return Ok(module.into());
     }
-    USUAL_PLACES
-        .iter()
-        .map(PathBuf::from)
-        .find(|path| path.exists())
-        .ok_or_else(|| {
-            TokenError::new(
-                ErrorClass::Module,
-                "softhsm",
-                "SoftHSM 2 is not installed: apt-get install softhsm2 (or set HSM_MODULE)",
-            )
-        })
+    USUAL_PLACES.iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
+        TokenError::new(
+            ErrorClass::Module,
+            "softhsm",
+            "SoftHSM 2 is not installed: apt-get install softhsm2 (or set HSM_MODULE)",
+        )
+    })
 }
 
 /// SoftHSM with a directory of its own; removed when dropped.
@@ -58,10 +54,7 @@ impl SoftHsm {
         let tokens = dir.path().join("tokens");
         fs::create_dir(&tokens).map_err(trouble)?;
         let conf = dir.path().join("softhsm2.conf");
-        let text = format!(
-            "directories.tokendir = {}\nobjectstore.backend = file\n",
-            tokens.display()
-        );
+        let text = format!("directories.tokendir = {}\nobjectstore.backend = file\n", tokens.display());
         fs::write(&conf, text).map_err(trouble)?;
         let worker = worker.with_env("SOFTHSM2_CONF", conf);
         Ok(Self { dir, module, worker })
@@ -78,15 +71,7 @@ impl SoftHsm {
     pub fn init(&self, label: &str, pin: &Pin) -> Result<TokenInfo, TokenError> {
         let so_pin = Pin::exactly(Self::SO_PIN.to_owned());
         let limit = Duration::from_mins(1);
-        init_software_token(
-            &self.worker,
-            limit,
-            &self.module,
-            BlankSlot::First,
-            label,
-            &so_pin,
-            pin,
-        )
+        init_software_token(&self.worker, limit, &self.module, BlankSlot::First, label, &so_pin, pin)
     }
 
     /// The SO-PIN of its tokens.
@@ -95,10 +80,7 @@ impl SoftHsm {
     /// How to open one of its tokens, with the default deadlines and a memory of failed PINs in its directory.
     pub fn config(&self, token: TokenSelector) -> WorkerConfig {
         WorkerConfig {
-            token: Pkcs11Config {
-                module: self.module.clone(),
-                token,
-            },
+            token: Pkcs11Config { module: self.module.clone(), token },
             worker: self.worker.clone(),
             deadlines: Deadlines::default(),
             pin_memory: Some(self.dir.path().join("failed-pins")),

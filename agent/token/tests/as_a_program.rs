@@ -1,10 +1,6 @@
 //! The worker as the agent runs it: the same executable with the argument `token-worker`, on its first thread.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    reason = "a test with a main of its own"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test with a main of its own")]
 
 use std::process::ExitCode;
 use std::thread::sleep;
@@ -54,9 +50,6 @@ fn no_core_is_written() {
     let Ok(limits) = std::fs::read_to_string(format!("/proc/{pid}/limits")) else {
         return;
     };
-    let core = limits
-        .lines()
-        .find(|line| line.starts_with("Max core file size"))
-        .unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
 }

@@ -65,7 +65,10 @@ async fn sync(count: usize) -> Result<()> {
         if done == count {
             break;
         }
-        anyhow::ensure!(started.elapsed() < Duration::from_secs(600), "only {done} of {count} after 10 minutes");
+        anyhow::ensure!(
+            started.elapsed() < Duration::from_secs(600),
+            "only {done} of {count} after 10 minutes"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let took = started.elapsed();
@@ -76,7 +79,10 @@ async fn sync(count: usize) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let writes = difference(&api_writes(&world)?, &writes_before);
     let operations = difference(&token_operations(&world)?, &operations_before);
-    println!("API writes    {:8.2}     per secret, the Secret included (aim: at most 4)", per(&writes, count));
+    println!(
+        "API writes    {:8.2}     per secret, the Secret included (aim: at most 4)",
+        per(&writes, count)
+    );
     for (what, n) in &writes {
         println!("                         {n:6} {what}");
     }
@@ -161,8 +167,12 @@ async fn write_floor(client: &Client, count: usize, concurrency: usize) -> Resul
 
 async fn empty(client: &Client, namespace: &str) -> Result<()> {
     let all = ListParams::default();
-    Api::<HSMSecret>::namespaced(client.clone(), namespace).delete_collection(&DeleteParams::default(), &all).await?;
-    Api::<Secret>::namespaced(client.clone(), namespace).delete_collection(&DeleteParams::default(), &all).await?;
+    Api::<HSMSecret>::namespaced(client.clone(), namespace)
+        .delete_collection(&DeleteParams::default(), &all)
+        .await?;
+    Api::<Secret>::namespaced(client.clone(), namespace)
+        .delete_collection(&DeleteParams::default(), &all)
+        .await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     Ok(())
 }
@@ -189,14 +199,18 @@ fn api_writes(world: &World) -> Result<BTreeMap<String, u64>> {
 fn token_operations(world: &World) -> Result<BTreeMap<String, u64>> {
     let metrics = world.nodes[0].metrics()?;
     let lines = metrics.lines().filter(|l| l.starts_with("hsm_token_operations_total{"));
-    Ok(lines.map(|l| (label(l, "op").unwrap_or_default(), value(l))).fold(BTreeMap::new(), |mut all, (op, n)| {
-        *all.entry(op).or_default() += n;
-        all
-    }))
+    Ok(lines.map(|l| (label(l, "op").unwrap_or_default(), value(l))).fold(
+        BTreeMap::new(),
+        |mut all, (op, n)| {
+            *all.entry(op).or_default() += n;
+            all
+        },
+    ))
 }
 
 fn label(line: &str, name: &str) -> Option<String> {
-    line.split([',', '{']).find_map(|part| Some(part.strip_prefix(name)?.strip_prefix("=\"")?.split('"').next()?.to_owned()))
+    line.split([',', '{'])
+        .find_map(|part| Some(part.strip_prefix(name)?.strip_prefix("=\"")?.split('"').next()?.to_owned()))
 }
 
 fn value(line: &str) -> u64 {

@@ -87,10 +87,7 @@ impl<T: Token> Store<T> {
         if record.version != head.revision.version || digest != head.revision.digest {
             return Err(Failed::Stale);
         }
-        Ok(Record {
-            revision: head.revision.clone(),
-            content: record.content,
-        })
+        Ok(Record { revision: head.revision.clone(), content: record.content })
     }
 
     /// Reads an object by the handle that the index has for it, and makes sure that it is that object.

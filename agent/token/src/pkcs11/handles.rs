@@ -19,12 +19,7 @@ pub(crate) struct Handles {
 
 impl Handles {
     pub(crate) fn new(epoch: u64) -> Self {
-        Self {
-            epoch,
-            next: 0,
-            modules: BTreeMap::new(),
-            ours: BTreeMap::new(),
-        }
+        Self { epoch, next: 0, modules: BTreeMap::new(), ours: BTreeMap::new() }
     }
 
     /// Our handle of an object that the module has just shown or made.

@@ -38,9 +38,7 @@ pub fn init_software_token(
     pin: &Pin,
 ) -> Result<TokenInfo, TokenError> {
     if label.is_empty() || label.len() > LABEL_MAX || label.trim() != label {
-        return Err(refuse(format!(
-            "a token's label is 1 to {LABEL_MAX} bytes without spaces around it"
-        )));
+        return Err(refuse(format!("a token's label is 1 to {LABEL_MAX} bytes without spaces around it")));
     }
     {
         let loaded = Module::load(module, OPERATION)?;
@@ -54,16 +52,9 @@ pub fn init_software_token(
     // SoftHSM gives the new token another slot number: look again from the start.
     let loaded = Module::load(module, OPERATION)?;
     let token = loaded.select(&TokenSelector::Label(label.to_owned()), OPERATION)?;
-    let session = loaded
-        .context()?
-        .open_rw_session(token.slot)
-        .map_err(|e| token_error(OPERATION, &e))?;
-    session
-        .login(UserType::So, Some(&auth(so_pin)))
-        .map_err(|e| token_error(OPERATION, &e))?;
-    session
-        .init_pin(&auth(pin))
-        .map_err(|e| token_error(OPERATION, &e))?;
+    let session = loaded.context()?.open_rw_session(token.slot).map_err(|e| token_error(OPERATION, &e))?;
+    session.login(UserType::So, Some(&auth(so_pin))).map_err(|e| token_error(OPERATION, &e))?;
+    session.init_pin(&auth(pin)).map_err(|e| token_error(OPERATION, &e))?;
     session.logout().map_err(|e| token_error(OPERATION, &e))?;
     drop(session);
     Ok(loaded.look(token.slot, OPERATION)?.info)
@@ -71,10 +62,7 @@ pub fn init_software_token(
 
 /// The blank token, if the module says positively that it is blank and software.
 fn choose(tokens: Vec<Found>, slot: BlankSlot, label: &str) -> Result<Found, TokenError> {
-    if tokens
-        .iter()
-        .any(|found| found.initialized && found.info.label == label)
-    {
+    if tokens.iter().any(|found| found.initialized && found.info.label == label) {
         return Err(refuse(format!(
             "a token with the label {label:?} is there already; nothing was changed"
         )));
@@ -120,34 +108,20 @@ mod tests {
     fn found(slot: u64, label: &str, software: bool, initialized: bool) -> Found {
         Found {
             slot: Slot::try_from(slot).unwrap(),
-            info: TokenInfo {
-                label: label.to_owned(),
-                slot,
-                software,
-                ..TokenInfo::default()
-            },
+            info: TokenInfo { label: label.to_owned(), slot, software, ..TokenInfo::default() },
             initialized,
-            lengths: PinLengths {
-                shortest: 4,
-                longest: 255,
-            },
+            lengths: PinLengths { shortest: 4, longest: 255 },
         }
     }
 
     #[test]
     fn only_a_blank_software_token_is_chosen() {
         let tokens = || vec![found(7, "old", true, true), found(8, "", true, false)];
-        assert_eq!(
-            choose(tokens(), BlankSlot::First, "new").ok().unwrap().info.slot,
-            8
-        );
+        assert_eq!(choose(tokens(), BlankSlot::First, "new").ok().unwrap().info.slot, 8);
         let class = |tokens, slot, label| choose(tokens, slot, label).err().unwrap().class;
         assert_eq!(class(tokens(), BlankSlot::Number(7), "new"), ErrorClass::Invalid);
         assert_eq!(class(tokens(), BlankSlot::First, "old"), ErrorClass::Invalid);
-        assert_eq!(
-            class(tokens(), BlankSlot::Number(9), "new"),
-            ErrorClass::TokenAbsent
-        );
+        assert_eq!(class(tokens(), BlankSlot::Number(9), "new"), ErrorClass::TokenAbsent);
     }
 
     #[test]

@@ -31,16 +31,10 @@ impl Pkcs11Token {
             ));
         }
         let mut of = |class| {
-            let template = [
-                Attribute::Class(class),
-                Attribute::Label(label.as_bytes().to_vec()),
-            ];
+            let template = [Attribute::Class(class), Attribute::Label(label.as_bytes().to_vec())];
             self.find(&template, operation)
         };
-        Ok(Halves {
-            private: of(ObjectClass::PRIVATE_KEY)?,
-            public: of(ObjectClass::PUBLIC_KEY)?,
-        })
+        Ok(Halves { private: of(ObjectClass::PRIVATE_KEY)?, public: of(ObjectClass::PUBLIC_KEY)? })
     }
 
     pub(super) fn find_pair(&mut self, label: &str) -> Result<Option<Vec<u8>>, TokenError> {
@@ -79,11 +73,7 @@ impl Pkcs11Token {
             }
         }
         let point = point.ok_or_else(|| {
-            TokenError::new(
-                ErrorClass::Module,
-                operation,
-                "the public key with this label has no EC point",
-            )
+            TokenError::new(ErrorClass::Module, operation, "the public key with this label has no EC point")
         })?;
         normalise(operation, &point)
     }
@@ -124,9 +114,7 @@ impl Pkcs11Token {
             Attribute::Sign(false),
             Attribute::Unwrap(false),
         ];
-        let made = self
-            .session
-            .generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private);
+        let made = self.session.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &private);
         let (public, private) = made.map_err(|e| self.fail(OPERATION, &e))?;
         for attribute in self.attributes(private, &[AttributeType::Extractable], OPERATION)? {
             if matches!(attribute, Attribute::Extractable(true)) {
@@ -158,9 +146,7 @@ impl Pkcs11Token {
                     ),
                 ));
             }
-            self.session
-                .destroy_object(*next)
-                .map_err(|e| self.fail(OPERATION, &e))?;
+            self.session.destroy_object(*next).map_err(|e| self.fail(OPERATION, &e))?;
         }
         Ok(())
     }
@@ -177,10 +163,7 @@ impl Pkcs11Token {
             return Err(TokenError::new(
                 ErrorClass::Invalid,
                 OPERATION,
-                format!(
-                    "{} private keys have the label {label:?}, one is needed",
-                    halves.private.len()
-                ),
+                format!("{} private keys have the label {label:?}, one is needed", halves.private.len()),
             ));
         };
         let mechanism = Mechanism::Ecdh1Derive(Ecdh1DeriveParams::new(EcKdf::null(), peer));
@@ -195,10 +178,7 @@ impl Pkcs11Token {
         ];
         let derived = self.session.derive_key(&mechanism, *key, &template);
         let derived = derived.map_err(|e| self.fail(OPERATION, &e))?;
-        let value = self
-            .session
-            .get_attributes(derived, &[AttributeType::Value])
-            .map(value_of);
+        let value = self.session.get_attributes(derived, &[AttributeType::Value]).map(value_of);
         let destroyed = self.session.destroy_object(derived);
         let value = value.map_err(|e| self.fail(OPERATION, &e))?;
         destroyed.map_err(|e| self.fail(OPERATION, &e))?;

@@ -35,10 +35,7 @@ pub use module::TokenSelector;
 /// Every token that a module shows, initialised or not (`true` for initialised). Loads and finalises the module.
 pub fn survey(module: &Path) -> Result<Vec<(TokenInfo, bool)>, TokenError> {
     let tokens = Module::load(module, "survey")?.tokens("survey")?;
-    Ok(tokens
-        .into_iter()
-        .map(|found| (found.info, found.initialized))
-        .collect())
+    Ok(tokens.into_iter().map(|found| (found.info, found.initialized)).collect())
 }
 
 /// Which token, through which module.
@@ -76,19 +73,12 @@ impl Pkcs11Token {
     pub fn open(config: &Pkcs11Config, epoch: u64) -> Result<Self, TokenError> {
         let module = Module::load(&config.module, "open")?;
         let found = module.select(&config.token, "open")?;
-        let session = module
-            .context()?
-            .open_rw_session(found.slot)
-            .map_err(|e| token_error("open", &e))?;
+        let session = module.context()?.open_rw_session(found.slot).map_err(|e| token_error("open", &e))?;
         Ok(Self {
             session,
             module,
             slot: found.slot,
-            limits: if found.info.software {
-                Limits::SOFTWARE
-            } else {
-                Limits::SC_HSM
-            },
+            limits: if found.info.software { Limits::SOFTWARE } else { Limits::SC_HSM },
             epoch,
             ended: None,
             accepted: None,
@@ -215,9 +205,7 @@ impl Pkcs11Token {
             SessionState::RwPublic => self.accepted.is_none(),
             _ => false,
         };
-        self.session
-            .get_session_info()
-            .is_ok_and(|info| expected(info.session_state()))
+        self.session.get_session_info().is_ok_and(|info| expected(info.session_state()))
     }
 }
 

@@ -72,10 +72,7 @@ impl Module {
         context
             .initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
             .map_err(|e| token_error(operation, &e))?;
-        Ok(Self {
-            context: Some(context),
-            path: path.to_owned(),
-        })
+        Ok(Self { context: Some(context), path: path.to_owned() })
     }
 
     pub(crate) fn context(&self) -> Result<&Pkcs11, TokenError> {
@@ -87,21 +84,15 @@ impl Module {
     /// Every slot that holds a token, initialised or not.
     pub(crate) fn tokens(&self, operation: &'static str) -> Result<Vec<Found>, TokenError> {
         let context = self.context()?;
-        let slots = context
-            .get_slots_with_token()
-            .map_err(|e| token_error(operation, &e))?;
+        let slots = context.get_slots_with_token().map_err(|e| token_error(operation, &e))?;
         slots.into_iter().map(|slot| self.look(slot, operation)).collect()
     }
 
     /// What the module says of the token in this slot, now.
     pub(crate) fn look(&self, slot: Slot, operation: &'static str) -> Result<Found, TokenError> {
         let context = self.context()?;
-        let token = context
-            .get_token_info(slot)
-            .map_err(|e| token_error(operation, &e))?;
-        let slot_info = context
-            .get_slot_info(slot)
-            .map_err(|e| token_error(operation, &e))?;
+        let token = context.get_token_info(slot).map_err(|e| token_error(operation, &e))?;
+        let slot_info = context.get_slot_info(slot).map_err(|e| token_error(operation, &e))?;
         let trimmed = |text: &str| text.trim_end_matches([' ', '\0']).to_owned();
         let (manufacturer, model) = (trimmed(token.manufacturer_id()), trimmed(token.model()));
         let info = TokenInfo {
@@ -124,10 +115,7 @@ impl Module {
             slot,
             info,
             initialized: token.token_initialized(),
-            lengths: PinLengths {
-                shortest: token.min_pin_length(),
-                longest: token.max_pin_length(),
-            },
+            lengths: PinLengths { shortest: token.min_pin_length(), longest: token.max_pin_length() },
         })
     }
 
@@ -161,10 +149,7 @@ impl Module {
             _ => Err(TokenError::new(
                 ErrorClass::Invalid,
                 operation,
-                format!(
-                    "more than one {selector}: name a label or a slot; {}",
-                    describe(&there)
-                ),
+                format!("more than one {selector}: name a label or a slot; {}", describe(&there)),
             )),
         }
     }

@@ -33,9 +33,7 @@ impl Pkcs11Token {
         types: &[AttributeType],
         operation: &'static str,
     ) -> Result<Vec<Attribute>, TokenError> {
-        self.session
-            .get_attributes(object, types)
-            .map_err(|e| self.fail(operation, &e))
+        self.session.get_attributes(object, types).map_err(|e| self.fail(operation, &e))
     }
 
     pub(super) fn list_objects(&mut self) -> Result<TokenListing, TokenError> {
@@ -54,11 +52,7 @@ impl Pkcs11Token {
     }
 
     fn describe(&mut self, object: ModuleHandle, operation: &'static str) -> Result<ObjectInfo, TokenError> {
-        let wanted = [
-            AttributeType::Label,
-            AttributeType::Application,
-            AttributeType::Private,
-        ];
+        let wanted = [AttributeType::Label, AttributeType::Application, AttributeType::Private];
         let mut info = ObjectInfo {
             handle: self.handles.give(object),
             label: String::new(),
@@ -106,10 +100,7 @@ impl Pkcs11Token {
             Err(error) => {
                 let error = token_error(OPERATION, &error);
                 if self.one_object_only(&error) {
-                    return Err(damaged(
-                        "the session is alive, but its value cannot be read",
-                        error.code,
-                    ));
+                    return Err(damaged("the session is alive, but its value cannot be read", error.code));
                 }
                 Err(self.note(error))
             }
@@ -192,10 +183,7 @@ pub(super) fn value_of(attributes: Vec<Attribute>) -> Option<Zeroizing<Vec<u8>>>
 }
 
 fn damaged(message: &str, code: Option<String>) -> TokenError {
-    TokenError {
-        code,
-        ..TokenError::new(ErrorClass::ObjectDamaged, "read", message)
-    }
+    TokenError { code, ..TokenError::new(ErrorClass::ObjectDamaged, "read", message) }
 }
 
 /// What a module gives as text; OpenSC may append the terminating zero byte.

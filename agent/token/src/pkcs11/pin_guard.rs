@@ -47,10 +47,7 @@ pub(crate) fn fits(operation: &'static str, pin: &Pin, lengths: PinLengths) -> R
     Err(TokenError::new(
         ErrorClass::PinLength,
         operation,
-        format!(
-            "the token takes PINs of {} to {} bytes; no try was used",
-            lengths.shortest, lengths.longest
-        ),
+        format!("the token takes PINs of {} to {} bytes; no try was used", lengths.shortest, lengths.longest),
     ))
 }
 
@@ -58,10 +55,7 @@ pub(crate) fn fits(operation: &'static str, pin: &Pin, lengths: PinLengths) -> R
 mod tests {
     use super::*;
 
-    const LENGTHS: PinLengths = PinLengths {
-        shortest: 6,
-        longest: 15,
-    };
+    const LENGTHS: PinLengths = PinLengths { shortest: 6, longest: 15 };
 
     fn class(flags: PinFlags, known: Known) -> Option<ErrorClass> {
         permit("test", flags, known).err().map(|e| e.class)
@@ -69,18 +63,9 @@ mod tests {
 
     #[test]
     fn the_whole_table() {
-        let fine = PinFlags {
-            initialized: true,
-            ..PinFlags::default()
-        };
-        let low = PinFlags {
-            count_low: true,
-            ..fine
-        };
-        let last = PinFlags {
-            final_try: true,
-            ..low
-        };
+        let fine = PinFlags { initialized: true, ..PinFlags::default() };
+        let low = PinFlags { count_low: true, ..fine };
+        let last = PinFlags { final_try: true, ..low };
         let locked = PinFlags { locked: true, ..low };
         for (flags, known, expected) in [
             (fine, Known::Nothing, None),
@@ -102,19 +87,13 @@ mod tests {
 
     #[test]
     fn lengths_are_checked_without_a_try() {
-        for (length, expected) in [
-            (5, Some(ErrorClass::PinLength)),
-            (6, None),
-            (15, None),
-            (16, Some(ErrorClass::PinLength)),
-        ] {
+        for (length, expected) in
+            [(5, Some(ErrorClass::PinLength)), (6, None), (15, None), (16, Some(ErrorClass::PinLength))]
+        {
             let pin = Pin::exactly("1".repeat(length));
             assert_eq!(fits("test", &pin, LENGTHS).err().map(|e| e.class), expected);
         }
-        let silent = PinLengths {
-            shortest: 0,
-            longest: 0,
-        };
+        let silent = PinLengths { shortest: 0, longest: 0 };
         assert!(fits("test", &Pin::exactly("1".repeat(100)), silent).is_ok());
     }
 }

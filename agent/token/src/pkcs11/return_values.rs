@@ -161,10 +161,7 @@ fn by_number(code: u64) -> (Cow<'static, str>, ErrorClass) {
         0x208 => ("CKR_TOKEN_NOT_INITIALIZED", ErrorClass::TokenAbsent),
         0x209 => ("CKR_PARAMETER_SET_NOT_SUPPORTED", ErrorClass::Invalid),
         0x8000_0000.. => {
-            return (
-                Cow::Owned(format!("CKR_VENDOR_DEFINED 0x{code:08X}")),
-                ErrorClass::Module,
-            );
+            return (Cow::Owned(format!("CKR_VENDOR_DEFINED 0x{code:08X}")), ErrorClass::Module);
         }
         _ => return (Cow::Owned(format!("CKR 0x{code:08X}")), ErrorClass::Module),
     };
@@ -299,10 +296,7 @@ mod tests {
 
     #[test]
     fn unknown_and_vendor_values_end_the_epoch() {
-        for (code, name) in [
-            (0x8000_0001, "CKR_VENDOR_DEFINED 0x80000001"),
-            (0x7777, "CKR 0x00007777"),
-        ] {
+        for (code, name) in [(0x8000_0001, "CKR_VENDOR_DEFINED 0x80000001"), (0x7777, "CKR 0x00007777")] {
             let (got, class) = of(code);
             assert_eq!(got, name);
             assert!(TokenError::new(class, "test", "").ends_epoch());
@@ -311,10 +305,7 @@ mod tests {
 
     #[test]
     fn the_message_names_function_and_code() {
-        let error = token_error(
-            "create",
-            &Error::Pkcs11(RvError::DeviceMemory, Function::CreateObject),
-        );
+        let error = token_error("create", &Error::Pkcs11(RvError::DeviceMemory, Function::CreateObject));
         assert_eq!(
             error.to_string(),
             "create: C_CreateObject: the token has no room left; delete records or use another token \

@@ -44,10 +44,7 @@ pub fn run_child() -> ExitCode {
 /// Serves this socket until it closes. Changes the process as a whole (limits, signals, memory locks): call it in a
 /// process of its own.
 pub fn serve(mut socket: UnixStream) -> io::Result<()> {
-    let mut child = Child {
-        refused: harden(),
-        token: None,
-    };
+    let mut child = Child { refused: harden(), token: None };
     while let Some(request) = receive::<Request>(&mut socket)? {
         let response = child.answer(request);
         send(&mut socket, &response)?;
@@ -62,11 +59,7 @@ struct Child {
 
 impl Child {
     fn answer(&mut self, request: Request) -> Response {
-        let Request {
-            id,
-            call: request_id,
-            command,
-        } = request;
+        let Request { id, call: request_id, command } = request;
         let operation = command.as_ref().map_or("unknown", name);
         let span = tracing::info_span!("token_command", request_id, operation, epoch = self.epoch());
         let _entered = span.enter();
@@ -85,12 +78,7 @@ impl Child {
         });
         tracing::debug!("The command is done.");
         let logins = self.logins().saturating_sub(before);
-        Response {
-            id,
-            epoch: self.epoch(),
-            logins,
-            answer: Some(answer),
-        }
+        Response { id, epoch: self.epoch(), logins, answer: Some(answer) }
     }
 
     fn epoch(&self) -> u64 {
@@ -109,10 +97,9 @@ impl Child {
 
     fn perform(&mut self, command: Command) -> Result<Answer, TokenError> {
         Ok(match command {
-            Command::Hello(Nothing {}) => Answer::Hello(Hello {
-                protocol: PROTOCOL,
-                refused: self.refused.clone(),
-            }),
+            Command::Hello(Nothing {}) => {
+                Answer::Hello(Hello { protocol: PROTOCOL, refused: self.refused.clone() })
+            }
             Command::Open(open) => self.open(open)?,
             Command::Info(Nothing {}) => Answer::Info(self.token()?.info()?.into()),
             Command::Login(Login { pin: text, memory }) => {
@@ -124,9 +111,7 @@ impl Child {
             Command::Read(handle) => Answer::Secret(self.token()?.read(ObjectHandle(handle))?.into()),
             Command::Create(create) => {
                 let value = create.value.map(Secret::take).unwrap_or_default();
-                let made = self
-                    .token()?
-                    .create(&create.label, visibility(create.private), &value)?;
+                let made = self.token()?.create(&create.label, visibility(create.private), &value)?;
                 Answer::Handle(made.0)
             }
             Command::Destroy(handle) => {
@@ -137,12 +122,12 @@ impl Child {
                 let len = usize::try_from(len).unwrap_or(usize::MAX).min(super::RANDOM_MAX);
                 Answer::Secret(self.token()?.random(len)?.into())
             }
-            Command::FindKeyPair(label) => Answer::Point(Point {
-                bytes: self.token()?.find_key_pair(&label)?,
-            }),
-            Command::GenerateKeyPair(label) => Answer::Point(Point {
-                bytes: Some(self.token()?.generate_key_pair(&label)?),
-            }),
+            Command::FindKeyPair(label) => {
+                Answer::Point(Point { bytes: self.token()?.find_key_pair(&label)? })
+            }
+            Command::GenerateKeyPair(label) => {
+                Answer::Point(Point { bytes: Some(self.token()?.generate_key_pair(&label)?) })
+            }
             Command::DestroyKeyPair(label) => {
                 self.token()?.destroy_key_pair(&label)?;
                 Answer::Done(Nothing {})
@@ -161,11 +146,7 @@ impl Child {
 
     fn open(&mut self, open: Open) -> Result<Answer, TokenError> {
         if self.token.is_some() {
-            return Err(TokenError::new(
-                ErrorClass::Invalid,
-                "open",
-                "this worker has its token already",
-            ));
+            return Err(TokenError::new(ErrorClass::Invalid, "open", "this worker has its token already"));
         }
         let epoch = open.epoch;
         let mut token = Pkcs11Token::open(&open.into_config(), epoch)?;
@@ -176,11 +157,7 @@ impl Child {
 
     fn init(&mut self, init: InitSoftwareToken) -> Result<Answer, TokenError> {
         if self.token.is_some() {
-            return Err(TokenError::new(
-                ErrorClass::Invalid,
-                "init_software_token",
-                "a token is open",
-            ));
+            return Err(TokenError::new(ErrorClass::Invalid, "init_software_token", "a token is open"));
         }
         let slot = init.slot.map_or(BlankSlot::First, BlankSlot::Number);
         let (so_pin, pin) = (pin(init.so_pin)?, pin(init.pin)?);
@@ -199,8 +176,7 @@ impl Child {
 }
 
 fn pin(text: Option<PinText>) -> Result<Pin, TokenError> {
-    text.map(PinText::take)
-        .ok_or_else(|| TokenError::new(ErrorClass::Invalid, "login", "a PIN is missing"))
+    text.map(PinText::take).ok_or_else(|| TokenError::new(ErrorClass::Invalid, "login", "a PIN is missing"))
 }
 
 fn name(command: &Command) -> &'static str {

@@ -20,11 +20,7 @@ pub struct WorkerProgram {
 impl WorkerProgram {
     /// This executable with the argument `token-worker`.
     pub fn current_exe() -> io::Result<Self> {
-        Ok(Self {
-            program: std::env::current_exe()?,
-            args: vec!["token-worker".into()],
-            env: Vec::new(),
-        })
+        Ok(Self { program: std::env::current_exe()?, args: vec!["token-worker".into()], env: Vec::new() })
     }
 
     /// The same with one variable more.

@@ -33,9 +33,7 @@ impl From<TokenError> for Failure {
     fn from(error: TokenError) -> Self {
         let class = CLASSES.iter().position(|class| *class == error.class);
         Self {
-            class: class
-                .and_then(|index| u32::try_from(index).ok())
-                .unwrap_or(u32::MAX),
+            class: class.and_then(|index| u32::try_from(index).ok()).unwrap_or(u32::MAX),
             code: error.code,
             message: error.message,
         }
@@ -44,9 +42,7 @@ impl From<TokenError> for Failure {
 
 impl Failure {
     pub(crate) fn into_error(self, operation: &'static str) -> TokenError {
-        let class = usize::try_from(self.class)
-            .ok()
-            .and_then(|index| CLASSES.get(index));
+        let class = usize::try_from(self.class).ok().and_then(|index| CLASSES.get(index));
         TokenError {
             class: class.copied().unwrap_or(ErrorClass::Module),
             operation,
@@ -58,9 +54,7 @@ impl Failure {
 
 impl From<&Pin> for PinText {
     fn from(pin: &Pin) -> Self {
-        Self {
-            text: pin.expose().to_owned(),
-        }
+        Self { text: pin.expose().to_owned() }
     }
 }
 
@@ -72,17 +66,13 @@ impl PinText {
 
 impl From<&[u8]> for Secret {
     fn from(bytes: &[u8]) -> Self {
-        Self {
-            bytes: bytes.to_vec(),
-        }
+        Self { bytes: bytes.to_vec() }
     }
 }
 
 impl From<Zeroizing<Vec<u8>>> for Secret {
     fn from(mut bytes: Zeroizing<Vec<u8>>) -> Self {
-        Self {
-            bytes: std::mem::take(&mut *bytes),
-        }
+        Self { bytes: std::mem::take(&mut *bytes) }
     }
 }
 
@@ -107,12 +97,7 @@ impl Open {
             TokenSelector::Label(label) => (Some(label.clone()), None),
             TokenSelector::Slot(slot) => (None, Some(*slot)),
         };
-        Self {
-            module: path_bytes(&config.module),
-            label,
-            slot,
-            epoch,
-        }
+        Self { module: path_bytes(&config.module), label, slot, epoch }
     }
 
     pub(crate) fn into_config(self) -> Pkcs11Config {
@@ -121,10 +106,7 @@ impl Open {
             (None, Some(slot)) => TokenSelector::Slot(slot),
             (None, None) => TokenSelector::Only,
         };
-        Pkcs11Config {
-            module: path_from(self.module),
-            token,
-        }
+        Pkcs11Config { module: path_from(self.module), token }
     }
 }
 
@@ -176,10 +158,7 @@ impl From<TokenListing> for Listing {
             application: info.application,
             private: info.visibility == Visibility::Private,
         };
-        Self {
-            data: listing.data.into_iter().map(object).collect(),
-            others: listing.others as u64,
-        }
+        Self { data: listing.data.into_iter().map(object).collect(), others: listing.others as u64 }
     }
 }
 
@@ -199,11 +178,7 @@ impl From<Listing> for TokenListing {
 }
 
 pub(crate) fn visibility(private: bool) -> Visibility {
-    if private {
-        Visibility::Private
-    } else {
-        Visibility::Public
-    }
+    if private { Visibility::Private } else { Visibility::Public }
 }
 
 #[cfg(test)]
@@ -213,25 +188,15 @@ mod tests {
     #[test]
     fn every_class_survives_the_wire() {
         for class in CLASSES {
-            let error = TokenError {
-                code: Some("CKR_X".into()),
-                ..TokenError::new(class, "op", "text")
-            };
+            let error = TokenError { code: Some("CKR_X".into()), ..TokenError::new(class, "op", "text") };
             assert_eq!(Failure::from(error.clone()).into_error("op"), error);
         }
     }
 
     #[test]
     fn selectors_survive_the_wire() {
-        for token in [
-            TokenSelector::Only,
-            TokenSelector::Label("a b".into()),
-            TokenSelector::Slot(7),
-        ] {
-            let config = Pkcs11Config {
-                module: "/m.so".into(),
-                token,
-            };
+        for token in [TokenSelector::Only, TokenSelector::Label("a b".into()), TokenSelector::Slot(7)] {
+            let config = Pkcs11Config { module: "/m.so".into(), token };
             assert_eq!(Open::new(&config, 3).into_config(), config);
         }
     }

@@ -114,11 +114,7 @@ mod tests {
     use super::*;
 
     fn request() -> Request {
-        Request {
-            id: 7,
-            call: "r".into(),
-            command: Some(Command::Read(9)),
-        }
+        Request { id: 7, call: "r".into(), command: Some(Command::Read(9)) }
     }
 
     #[test]
@@ -139,30 +135,16 @@ mod tests {
             assert!(receive::<Request>(&mut &wire[..cut]).is_err());
         }
         assert!(receive::<Request>(&mut &[0xFF; 8][..]).is_err());
-        assert!(
-            send(
-                &mut Vec::new(),
-                &Secret {
-                    bytes: vec![0; LONGEST]
-                }
-            )
-            .is_err()
-        );
+        assert!(send(&mut Vec::new(), &Secret { bytes: vec![0; LONGEST] }).is_err());
     }
 
     #[test]
     fn a_wait_ends_at_its_deadline_and_at_the_end() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let deadline = Instant::now() + Duration::from_millis(30);
-        assert!(matches!(
-            receive_until::<Request>(&mut ours, || deadline),
-            Waited::TimedOut
-        ));
+        assert!(matches!(receive_until::<Request>(&mut ours, || deadline), Waited::TimedOut));
         drop(theirs);
         let deadline = Instant::now() + Duration::from_secs(5);
-        assert!(matches!(
-            receive_until::<Request>(&mut ours, || deadline),
-            Waited::Closed
-        ));
+        assert!(matches!(receive_until::<Request>(&mut ours, || deadline), Waited::Closed));
     }
 }

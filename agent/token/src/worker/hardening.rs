@@ -23,10 +23,7 @@ pub(super) fn harden() -> Vec<String> {
     let text = |errno: Errno| errno.desc().to_owned();
     // prctl(2) PR_SET_DUMPABLE: no core dump, no ptrace and no /proc/PID/mem by the same user.
     note("PR_SET_DUMPABLE", set_dumpable(false).map_err(text));
-    note(
-        "RLIMIT_CORE",
-        setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(text),
-    );
+    note("RLIMIT_CORE", setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(text));
     note("mlockall", lock_memory());
     note("signals", outlive_signals().map_err(text));
     refused

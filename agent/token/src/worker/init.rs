@@ -25,10 +25,7 @@ pub fn init_software_token(
 ) -> Result<TokenInfo, TokenError> {
     let deadline = Instant::now() + limit;
     let mut process = Process::start(worker).map_err(|e| {
-        let message = format!(
-            "the token worker {} cannot be started: {e}",
-            worker.program.display()
-        );
+        let message = format!("the token worker {} cannot be started: {e}", worker.program.display());
         TokenError::new(ErrorClass::Module, OPERATION, message)
     })?;
     let command = InitSoftwareToken {
@@ -41,15 +38,9 @@ pub fn init_software_token(
         so_pin: Some(so_pin.into()),
         pin: Some(pin.into()),
     };
-    let request = Request {
-        id: 1,
-        call: String::new(),
-        command: Some(Command::InitSoftwareToken(command)),
-    };
+    let request = Request { id: 1, call: String::new(), command: Some(Command::InitSoftwareToken(command)) };
     let unknown = |message| TokenError::new(ErrorClass::Unreachable, OPERATION, message);
-    process
-        .send(&request, limit)
-        .map_err(|_| unknown("the token worker ended before it was asked"))?;
+    process.send(&request, limit).map_err(|_| unknown("the token worker ended before it was asked"))?;
     drop(request);
     let result = match process.receive(1, || deadline) {
         Waited::Message(response) => match response.answer {
@@ -57,12 +48,8 @@ pub fn init_software_token(
             Some(Answer::Error(failure)) => Err(failure.into_error(OPERATION)),
             _ => Err(unknown("the token worker gave an answer to another question")),
         },
-        Waited::TimedOut => Err(unknown(
-            "the token worker did not answer in time; the outcome is unknown",
-        )),
-        Waited::Closed => Err(unknown(
-            "the token worker ended during the command; the outcome is unknown",
-        )),
+        Waited::TimedOut => Err(unknown("the token worker did not answer in time; the outcome is unknown")),
+        Waited::Closed => Err(unknown("the token worker ended during the command; the outcome is unknown")),
     };
     process.shut_down(limit);
     result

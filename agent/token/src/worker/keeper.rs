@@ -42,10 +42,7 @@ pub(super) struct Order {
 
 pub(super) enum Task {
     /// End the present worker, if there is one, and start a new one.
-    Start {
-        worker: WorkerProgram,
-        token: Box<Pkcs11Config>,
-    },
+    Start { worker: WorkerProgram, token: Box<Pkcs11Config> },
     /// A command to the token that is open.
     Call(Box<Command>),
 }
@@ -62,12 +59,7 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            process: None,
-            started: false,
-            next_id: 1,
-        }
+        Self { shared, process: None, started: false, next_id: 1 }
     }
 
     /// Works until the handle is gone, then ends the worker.
@@ -84,20 +76,8 @@ impl Keeper {
     }
 
     fn carry_out(&mut self, order: Order) -> Result<Answer, TokenError> {
-        let Order {
-            operation,
-            request_id,
-            kill_at,
-            deadlines,
-            task,
-            ..
-        } = order;
-        let due = Due {
-            operation,
-            request_id,
-            kill_at,
-            shutdown: deadlines.shutdown,
-        };
+        let Order { operation, request_id, kill_at, deadlines, task, .. } = order;
+        let due = Due { operation, request_id, kill_at, shutdown: deadlines.shutdown };
         match task {
             Task::Call(command) => {
                 let result = self.exchange(*command, &due);
@@ -133,19 +113,12 @@ impl Keeper {
     fn launch(&mut self, worker: &WorkerProgram, due: &Due) -> Result<(), TokenError> {
         let trouble = |message: String| TokenError::new(ErrorClass::Module, due.operation, message);
         let process = Process::start(worker).map_err(|e| {
-            trouble(format!(
-                "the token worker {} cannot be started: {e}",
-                worker.program.display()
-            ))
+            trouble(format!("the token worker {} cannot be started: {e}", worker.program.display()))
         })?;
         self.shared.pid.store(u64::from(process.pid()), Ordering::Release);
         self.process = Some(process);
         let answer = self.exchange(Command::Hello(Nothing {}), due);
-        if let Ok(Answer::Hello(Hello {
-            protocol: PROTOCOL,
-            refused,
-        })) = answer
-        {
+        if let Ok(Answer::Hello(Hello { protocol: PROTOCOL, refused })) = answer {
             if !refused.is_empty() {
                 tracing::warn!(
                     refused = refused.join("; "),
@@ -169,11 +142,7 @@ impl Keeper {
         self.next_id += 1;
         let operation = due.operation;
         let login = matches!(command, Command::Login(_) | Command::ChangePin(_));
-        let request = Request {
-            id,
-            call: due.request_id.clone(),
-            command: Some(command),
-        };
+        let request = Request { id, call: due.request_id.clone(), command: Some(command) };
         let Some(process) = self.process.as_mut() else {
             return Err(gone(operation, "no token worker is running; nothing was sent"));
         };
@@ -205,22 +174,13 @@ impl Keeper {
     }
 
     fn answered(&mut self, response: Response, operation: &'static str) -> Result<Answer, TokenError> {
-        let Response {
-            epoch,
-            logins,
-            answer,
-            ..
-        } = response;
+        let Response { epoch, logins, answer, .. } = response;
         self.shared.epoch.fetch_max(epoch, Ordering::AcqRel);
         self.shared.logins.fetch_add(logins, Ordering::AcqRel);
         match answer {
             Some(Answer::Error(failure)) => Err(failure.into_error(operation)),
             Some(answer) => Ok(answer),
-            None => Err(TokenError::new(
-                ErrorClass::Module,
-                operation,
-                "the token worker gave no answer",
-            )),
+            None => Err(TokenError::new(ErrorClass::Module, operation, "the token worker gave no answer")),
         }
     }
 
@@ -253,10 +213,7 @@ struct Due {
 impl Due {
     /// When the worker is killed; sooner once the handle is leaving.
     fn at(&self, shared: &Shared) -> Instant {
-        shared
-            .leave_by
-            .get()
-            .map_or(self.kill_at, |leave_by| self.kill_at.min(*leave_by))
+        shared.leave_by.get().map_or(self.kill_at, |leave_by| self.kill_at.min(*leave_by))
     }
 
     fn left(&self, shared: &Shared) -> Duration {

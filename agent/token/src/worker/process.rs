@@ -44,8 +44,7 @@ impl Process {
 
     /// Sends a request; an error means that it did not go out whole, so that the child cannot have acted on it.
     pub(super) fn send(&mut self, request: &Request, limit: Duration) -> io::Result<()> {
-        self.socket
-            .set_write_timeout(Some(limit.max(Duration::from_millis(1))))?;
+        self.socket.set_write_timeout(Some(limit.max(Duration::from_millis(1))))?;
         send(&mut self.socket, request)
     }
 

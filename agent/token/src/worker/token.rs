@@ -111,35 +111,23 @@ impl WorkerToken {
 
     /// The worker's process id, while there is one.
     pub fn pid(&self) -> Option<u32> {
-        u32::try_from(self.shared.pid.load(Ordering::Acquire))
-            .ok()
-            .filter(|pid| *pid != 0)
+        u32::try_from(self.shared.pid.load(Ordering::Acquire)).ok().filter(|pid| *pid != 0)
     }
 
     /// Changes the user PIN, guarded like a login.
     pub fn change_pin(&mut self, old: &Pin, new: &Pin) -> Result<(), TokenError> {
         let (old, new) = (Some(old.into()), Some(new.into()));
-        let command = Command::ChangePin(ChangePin {
-            old,
-            new,
-            memory: self.memory(),
-        });
+        let command = Command::ChangePin(ChangePin { old, new, memory: self.memory() });
         self.done(command, "change_pin", self.config.deadlines.write)
     }
 
     fn memory(&self) -> Vec<u8> {
-        self.config
-            .pin_memory
-            .as_deref()
-            .map(path_bytes)
-            .unwrap_or_default()
+        self.config.pin_memory.as_deref().map(path_bytes).unwrap_or_default()
     }
 
     fn start(&mut self, operation: &'static str) -> Result<(), TokenError> {
-        let task = Task::Start {
-            worker: self.config.worker.clone(),
-            token: Box::new(self.config.token.clone()),
-        };
+        let task =
+            Task::Start { worker: self.config.worker.clone(), token: Box::new(self.config.token.clone()) };
         match self.order(task, operation, self.config.deadlines.open)? {
             Answer::Opened(_) => Ok(()),
             _ => Err(unexpected(operation)),
@@ -198,19 +186,13 @@ impl WorkerToken {
             deadlines: self.config.deadlines,
             task,
         };
-        let sent = self
-            .orders
-            .as_ref()
-            .is_some_and(|orders| orders.send(order).is_ok());
+        let sent = self.orders.as_ref().is_some_and(|orders| orders.send(order).is_ok());
         if !sent {
             return Err(keeper_gone(operation));
         }
         let deadline = now + limit;
         loop {
-            match self
-                .outcomes
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
+            match self.outcomes.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok((done, result)) if done == number => return result,
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => {
@@ -264,11 +246,7 @@ impl Token for WorkerToken {
 
     /// Those of hardware until a token was opened: the narrower ones.
     fn limits(&self) -> Limits {
-        if self.shared.software.load(Ordering::Acquire) {
-            Limits::SOFTWARE
-        } else {
-            Limits::SC_HSM
-        }
+        if self.shared.software.load(Ordering::Acquire) { Limits::SOFTWARE } else { Limits::SC_HSM }
     }
 
     fn info(&mut self) -> Result<TokenInfo, TokenError> {
@@ -279,10 +257,7 @@ impl Token for WorkerToken {
     }
 
     fn login(&mut self, pin: &Pin) -> Result<(), TokenError> {
-        let command = Command::Login(Login {
-            pin: Some(pin.into()),
-            memory: self.memory(),
-        });
+        let command = Command::Login(Login { pin: Some(pin.into()), memory: self.memory() });
         self.done(command, "login", self.config.deadlines.read)
     }
 
@@ -324,10 +299,7 @@ impl Token for WorkerToken {
         if bytes.len() == len {
             return Ok(bytes);
         }
-        let message = format!(
-            "{len} random bytes are more than the {} of one call",
-            super::RANDOM_MAX
-        );
+        let message = format!("{len} random bytes are more than the {} of one call", super::RANDOM_MAX);
         Err(TokenError::new(ErrorClass::Invalid, "random", message))
     }
 
@@ -348,20 +320,14 @@ impl Token for WorkerToken {
     }
 
     fn derive(&mut self, label: &str, peer: &[u8]) -> Result<Zeroizing<Vec<u8>>, TokenError> {
-        let command = Command::Derive(Derive {
-            label: label.to_owned(),
-            peer: peer.to_vec(),
-        });
+        let command = Command::Derive(Derive { label: label.to_owned(), peer: peer.to_vec() });
         self.secret(command, "derive")
     }
 }
 
 impl Drop for WorkerToken {
     fn drop(&mut self) {
-        let _ = self
-            .shared
-            .leave_by
-            .set(Instant::now() + self.config.deadlines.shutdown);
+        let _ = self.shared.leave_by.set(Instant::now() + self.config.deadlines.shutdown);
         // The keeper's loop ends with the channel.
         self.orders = None;
         if let Some(keeper) = self.keeper.take() {
@@ -371,11 +337,7 @@ impl Drop for WorkerToken {
 }
 
 fn unexpected(operation: &'static str) -> TokenError {
-    TokenError::new(
-        ErrorClass::Module,
-        operation,
-        "the token worker gave an answer to another question",
-    )
+    TokenError::new(ErrorClass::Module, operation, "the token worker gave an answer to another question")
 }
 
 fn keeper_gone(operation: &'static str) -> TokenError {

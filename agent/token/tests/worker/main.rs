@@ -1,9 +1,6 @@
 //! The worker process over a real SoftHSM. The children are this very executable, run again for one ignored test.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "clippy allows it in test functions, not in what they share"
-)]
+#![expect(clippy::unwrap_used, reason = "clippy allows it in test functions, not in what they share")]
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -34,9 +31,7 @@ fn pin(text: &str) -> Pin {
 fn again(test: &str) -> WorkerProgram {
     WorkerProgram {
         program: std::env::current_exe().unwrap(),
-        args: ["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]
-            .map(Into::into)
-            .to_vec(),
+        args: ["--exact", test, "--ignored", "--nocapture", "--test-threads=1"].map(Into::into).to_vec(),
         env: vec![("HSM_TOKEN_TEST_CHILD".into(), "1".into())],
     }
 }
@@ -103,12 +98,7 @@ fn stop(pid: u32) {
 
 /// Its state in proc(5).
 fn state(pid: u32) -> Option<char> {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .ok()?
-        .rsplit_once(") ")?
-        .1
-        .chars()
-        .next()
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?.rsplit_once(") ")?.1.chars().next()
 }
 
 /// Whether the process is there, and not just waiting to be reaped by somebody.

@@ -35,11 +35,7 @@ fn what_is_missing_is_named() {
     config.deadlines.open = Duration::from_millis(500);
     config.deadlines.grace = Duration::from_millis(500);
     for program in ["/nonexistent/worker", "/bin/true", "/bin/cat"] {
-        config.worker = WorkerProgram {
-            program: program.into(),
-            args: vec![],
-            env: vec![],
-        };
+        config.worker = WorkerProgram { program: program.into(), args: vec![], env: vec![] };
         let error = WorkerToken::open(config.clone()).err().unwrap();
         assert!(matches!(
             error.class,
@@ -58,10 +54,7 @@ fn a_token_is_selected_by_slot_or_by_being_the_only_one() {
     }
     let again = softhsm.init(LABEL, &pin("5678")).unwrap_err();
     assert_eq!(again.class, ErrorClass::Invalid);
-    assert_eq!(
-        softhsm.init("short", &pin("1")).unwrap_err().class,
-        ErrorClass::PinLength
-    );
+    assert_eq!(softhsm.init("short", &pin("1")).unwrap_err().class, ErrorClass::PinLength);
 }
 
 #[test]
@@ -95,17 +88,10 @@ fn chatter() {
 #[test]
 fn no_output_ever_shows_a_pin_or_a_value() {
     let program = again("messages::chatter").with_env("HSM_TOKEN_TEST_LOG", "1");
-    let output = Command::new(program.program)
-        .args(program.args)
-        .envs(program.env)
-        .output()
-        .unwrap();
+    let output = Command::new(program.program).args(program.args).envs(program.env).output().unwrap();
     assert!(output.status.success());
     let text = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        text.contains("request-77") && text.contains("token_command"),
-        "the log is there: {text}"
-    );
+    assert!(text.contains("request-77") && text.contains("token_command"), "the log is there: {text}");
     assert!(!text.contains("canary"), "{text}");
     assert!(!String::from_utf8_lossy(&output.stdout).contains("canary"));
 }

@@ -11,20 +11,13 @@ fn all_of_the_port_makes_the_round_trip() {
     assert_eq!((info.label.as_str(), info.software), (LABEL, true));
     assert!(info.pin.initialized);
     assert_eq!(token.limits(), hsm_token::Limits::SOFTWARE);
-    assert_eq!(
-        class(token.create("a", Visibility::Private, b"x")),
-        Some(ErrorClass::PinRequired)
-    );
+    assert_eq!(class(token.create("a", Visibility::Private, b"x")), Some(ErrorClass::PinRequired));
     assert_eq!(class(token.find_key_pair("key")), Some(ErrorClass::PinRequired));
 
     token.login(&pin(PIN)).unwrap();
     assert_eq!((token.epoch(), token.logins()), (2, 1));
     token.login(&pin(PIN)).unwrap();
-    assert_eq!(
-        (token.epoch(), token.logins()),
-        (2, 1),
-        "a second login costs nothing"
-    );
+    assert_eq!((token.epoch(), token.logins()), (2, 1), "a second login costs nothing");
     assert_eq!(class(token.login(&pin("other-pin"))), Some(ErrorClass::Invalid));
 
     let private = token.create("p", Visibility::Private, VALUE).unwrap();
@@ -37,13 +30,7 @@ fn all_of_the_port_makes_the_round_trip() {
         .map(|o| (o.handle, o.label.as_str(), o.application.as_str(), o.visibility))
         .collect();
     seen.sort_unstable_by_key(|object| object.0);
-    assert_eq!(
-        seen,
-        [
-            (private, "p", "", Visibility::Private),
-            (public, "q", "", Visibility::Public)
-        ]
-    );
+    assert_eq!(seen, [(private, "p", "", Visibility::Private), (public, "q", "", Visibility::Public)]);
     assert_eq!(*token.read(private).unwrap(), VALUE);
     assert_eq!(*token.read(public).unwrap(), [0, 1, 2, 255]);
     token.destroy(private).unwrap();
@@ -74,16 +61,8 @@ fn all_of_the_port_makes_the_round_trip() {
     let old = token.list().unwrap().data[0].handle;
     token.reopen().unwrap();
     assert_eq!((token.epoch(), token.restarts()), (3, 1));
-    assert_eq!(
-        token.list().unwrap().data.len(),
-        1,
-        "the public one is listed without a login"
-    );
-    assert_eq!(
-        class(token.read(old)),
-        Some(ErrorClass::NoSuchObject),
-        "a handle of an earlier epoch"
-    );
+    assert_eq!(token.list().unwrap().data.len(), 1, "the public one is listed without a login");
+    assert_eq!(class(token.read(old)), Some(ErrorClass::NoSuchObject), "a handle of an earlier epoch");
 }
 
 #[test]
@@ -91,22 +70,11 @@ fn what_no_token_takes_is_refused_and_the_session_lives() {
     let softhsm = softhsm();
     let mut token = logged_in(&softhsm);
     let long = "l".repeat(201);
-    for (label, value) in [
-        ("", &b"x"[..]),
-        ("ä", b"x"),
-        (&long, b"x"),
-        ("l", b""),
-        ("l", &[1; 2001]),
-    ] {
-        assert_eq!(
-            class(token.create(label, Visibility::Private, value)),
-            Some(ErrorClass::Invalid)
-        );
+    for (label, value) in [("", &b"x"[..]), ("ä", b"x"), (&long, b"x"), ("l", b""), ("l", &[1; 2001])] {
+        assert_eq!(class(token.create(label, Visibility::Private, value)), Some(ErrorClass::Invalid));
     }
     assert_eq!(class(token.random(2 << 20)), Some(ErrorClass::Invalid));
-    let handle = token
-        .create(&long[..200], Visibility::Private, &[1; 2000])
-        .unwrap();
+    let handle = token.create(&long[..200], Visibility::Private, &[1; 2000]).unwrap();
     assert_eq!(token.read(handle).unwrap().len(), 2000);
     assert_eq!(token.restarts(), 0);
 }
@@ -116,9 +84,7 @@ fn three_hundred_objects_are_all_listed() {
     let softhsm = softhsm();
     let mut token = logged_in(&softhsm);
     for i in 0..300 {
-        token
-            .create(&format!("o{i:03}"), Visibility::Private, &[1])
-            .unwrap();
+        token.create(&format!("o{i:03}"), Visibility::Private, &[1]).unwrap();
     }
     let mut labels: Vec<_> = token.list().unwrap().data.into_iter().map(|o| o.label).collect();
     labels.sort_unstable();

@@ -10,24 +10,15 @@ fn a_hang_costs_one_epoch() {
     stop(pid);
     let asked = Instant::now();
     assert_eq!(class(token.list()), Some(ErrorClass::Unreachable));
-    assert!(
-        asked.elapsed() < Duration::from_millis(3500),
-        "the caller waits for its own deadline only"
-    );
+    assert!(asked.elapsed() < Duration::from_millis(3500), "the caller waits for its own deadline only");
     assert_eq!(class(token.list()), Some(ErrorClass::Busy));
     assert_eq!(class(token.reopen()), Some(ErrorClass::Busy));
     assert!(alive(pid), "the grace is not over");
     soon("the worker is killed", || !alive(pid));
-    soon("the kill is noticed", || {
-        class(token.list()) == Some(ErrorClass::SessionLost)
-    });
+    soon("the kill is noticed", || class(token.list()) == Some(ErrorClass::SessionLost));
     assert_eq!(token.epoch(), 1);
     token.login(&pin(PIN)).unwrap();
-    assert_eq!(
-        (token.epoch(), token.restarts()),
-        (3, 1),
-        "a new epoch, and its login"
-    );
+    assert_eq!((token.epoch(), token.restarts()), (3, 1), "a new epoch, and its login");
     token.create("a", Visibility::Private, b"x").unwrap();
 }
 
@@ -40,9 +31,7 @@ fn a_late_answer_is_discarded() {
     assert_eq!(class(token.list()), Some(ErrorClass::Unreachable));
     signal(pid, Signal::SIGCONT);
     // `random` would get the listing if answers were taken in order.
-    soon("the worker is free again", || {
-        class(token.random(8)) != Some(ErrorClass::Busy)
-    });
+    soon("the worker is free again", || class(token.random(8)) != Some(ErrorClass::Busy));
     assert_eq!(token.random(8).unwrap().len(), 8);
     assert_eq!((token.epoch(), token.restarts(), token.pid()), (1, 0, Some(pid)));
 }
@@ -59,17 +48,10 @@ fn a_killed_worker_is_started_again() {
         sleep(Duration::from_millis(300));
         signal(pid, Signal::SIGKILL);
     });
-    assert_eq!(
-        class(token.create("b", Visibility::Private, b"x")),
-        Some(ErrorClass::Unreachable)
-    );
+    assert_eq!(class(token.create("b", Visibility::Private, b"x")), Some(ErrorClass::Unreachable));
     killer.join().unwrap();
     assert!(!token.is_open());
-    assert_eq!(
-        class(token.list()),
-        Some(ErrorClass::SessionLost),
-        "never an empty list of a new epoch"
-    );
+    assert_eq!(class(token.list()), Some(ErrorClass::SessionLost), "never an empty list of a new epoch");
     token.reopen().unwrap();
     token.login(&pin(PIN)).unwrap();
     assert_eq!((token.epoch(), token.restarts()), (4, 1));
@@ -92,11 +74,7 @@ fn it_is_not_in_the_terminals_process_group() {
     let mut token = WorkerToken::open(config(&softhsm)).unwrap();
     let pid = token.pid().unwrap();
     let group = nix::unistd::getpgid(Some(Pid::from_raw(pid.try_into().unwrap()))).unwrap();
-    assert_eq!(
-        group.as_raw(),
-        i32::try_from(pid).unwrap(),
-        "a process group of its own"
-    );
+    assert_eq!(group.as_raw(), i32::try_from(pid).unwrap(), "a process group of its own");
     token.info().unwrap();
 }
 
@@ -117,10 +95,7 @@ fn dropping_leaves_no_process() {
     assert_eq!(class(token.list()), Some(ErrorClass::Unreachable));
     let dropped = Instant::now();
     drop(token);
-    assert!(
-        dropped.elapsed() < Duration::from_secs(5),
-        "a hanging worker does not hold up the end"
-    );
+    assert!(dropped.elapsed() < Duration::from_secs(5), "a hanging worker does not hold up the end");
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
 }
 
@@ -147,14 +122,6 @@ fn a_killed_parent_leaves_no_process() {
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let pid: u32 = text
-        .split_once("worker ")
-        .unwrap()
-        .1
-        .lines()
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let pid: u32 = text.split_once("worker ").unwrap().1.lines().next().unwrap().parse().unwrap();
     soon("the orphan ends", || !alive(pid));
 }
