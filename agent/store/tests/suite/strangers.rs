@@ -203,7 +203,11 @@ fn one_copy_of_the_store_key_is_enough_and_none_is_never_made_anew() {
         }
     }
     let ruin: [fn(&World); 4] = [
-        |world| ["hsm.j5t.io/key/0", "hsm.j5t.io/key/1"].iter().for_each(|label| world.remove(label)),
+        |world| {
+            for label in ["hsm.j5t.io/key/0", "hsm.j5t.io/key/1"] {
+                world.remove(label);
+            }
+        },
         |world| {
             for label in ["hsm.j5t.io/key/0", "hsm.j5t.io/key/1"] {
                 world.alter(label, |value| value[201] ^= 1);
