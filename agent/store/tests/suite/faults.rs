@@ -187,12 +187,7 @@ fn a_small_record_replaced() {
 
 #[test]
 fn a_new_record_in_chunks() {
-    both(
-        |_| {},
-        |store| write(store, &noise(5_000, 5)),
-        &None,
-        &one("k", &noise(5_000, 5)),
-    );
+    both(|_| {}, |store| write(store, &noise(5_000, 5)), &None, &one("k", &noise(5_000, 5)));
 }
 
 #[test]
