@@ -1,0 +1,386 @@
+//! Keeping the index equal to the token: list, read what is new, forget what is gone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hsm_token::{ObjectHandle, Token};
+use hsm_types::{Content, Digest, KeyDigest, Presence, RecordPath, Revision};
+use zeroize::Zeroizing;
+
+use super::Store;
+use super::open::of_the_object;
+use crate::catalog::{self, Assembly, BodyItem, Item, Known};
+use crate::format::{self, ChunkBody, ChunkHead, Damage, Entry, ObjectId, RecordEntry, SetId};
+use crate::index::{DamagedObject, Head, Place};
+use crate::{ObjectCounts, StoreError};
+
+/// How often a listing is repeated because an object went away between listing and reading it.
+const RELISTS: usize = 4;
+
+/// Parts that were just read, so that a chunked record is not read twice at open.
+type Parts = BTreeMap<ObjectId, Zeroizing<Vec<u8>>>;
+
+/// The objects of ours in a listing.
+#[derive(Default)]
+struct Ours {
+    sealed: BTreeMap<ObjectId, Vec<ObjectHandle>>,
+    strange: BTreeMap<String, Vec<ObjectHandle>>,
+    counts: ObjectCounts,
+}
+
+impl<T: Token> Store<T> {
+    /// Sees what other programs have changed, and tells which paths are not as they were. Lists the token, and reads
+    /// only objects that it does not know; writes nothing.
+    pub fn refresh(&mut self) -> Result<Vec<RecordPath>, StoreError> {
+        self.usable()?;
+        let before = self.index.clone();
+        self.scan()?;
+        let mut paths: Vec<RecordPath> = before
+            .entries
+            .keys()
+            .chain(self.index.entries.keys())
+            .cloned()
+            .collect();
+        paths.sort();
+        paths.dedup();
+        let moved = before.hides_records() != self.index.hides_records();
+        let changed = |path: &RecordPath| {
+            let (old, new) = (before.entries.get(path), self.index.entries.get(path));
+            match (old, new) {
+                (Some(old), Some(new)) => {
+                    old.damaged != new.damaged
+                        || old.tombstones != new.tombstones
+                        || old.revisions() != new.revisions()
+                }
+                _ => true,
+            }
+        };
+        paths.retain(|path| moved || changed(path));
+        Ok(paths)
+    }
+
+    pub(super) fn scan(&mut self) -> Result<(), StoreError> {
+        let mut parts = Parts::new();
+        let mut changed = self.index == crate::Index::default();
+        for round in 1..=RELISTS {
+            let listing = self.token.list();
+            let listing = self.noted(listing)?;
+            if self.token.epoch() != self.epoch {
+                return Err(StoreError::Void);
+            }
+            let mut ours = Ours::default();
+            ours.counts.others = listing.others;
+            for object in listing.data {
+                ours.add(object.label, object.handle);
+            }
+            changed |= self.index.counts
+                != ObjectCounts {
+                    pending: self.index.counts.pending,
+                    ..ours.counts
+                };
+            self.index.counts = ours.counts;
+            let last = round == RELISTS;
+            let (vanished, moved) = self.take_in(&ours, &mut parts, last)?;
+            changed |= moved;
+            if !vanished {
+                break;
+            }
+        }
+        if changed {
+            self.assemble(&mut parts)?;
+            self.rebuild();
+        }
+        Ok(())
+    }
+
+    /// Reads what is new; says whether something went away meanwhile, and whether anything changed.
+    fn take_in(&mut self, ours: &Ours, parts: &mut Parts, last: bool) -> Result<(bool, bool), StoreError> {
+        let (known, unusable) = (self.objects.len(), self.unusable.len());
+        self.objects.retain(|id, known| {
+            ours.sealed
+                .get(id)
+                .is_some_and(|handles| *handles == [known.handle])
+        });
+        self.unusable.retain(|label, (tried, _)| {
+            let there = ours.strange.get(label).or_else(|| {
+                let id = ObjectId::from_label(label)?;
+                ours.sealed.get(&id)
+            });
+            there == Some(tried)
+        });
+        let mut changed = known != self.objects.len() || unusable != self.unusable.len();
+        let mut vanished = false;
+        for (label, handles) in &ours.strange {
+            changed |= !self.unusable.contains_key(label);
+            self.unusable
+                .insert(label.clone(), (handles.clone(), Damage::Name));
+        }
+        for (id, handles) in &ours.sealed {
+            let label = id.label();
+            if self.objects.contains_key(id) || self.unusable.contains_key(&label) {
+                continue;
+            }
+            changed = true;
+            let damage = match handles.as_slice() {
+                [handle] => match self.token.read(*handle) {
+                    Ok(value) => self.learn(*id, *handle, &value, parts).err(),
+                    Err(error) if of_the_object(&error) && !last => {
+                        vanished = true;
+                        continue;
+                    }
+                    Err(error) if of_the_object(&error) => Some(Damage::Unreadable(error.to_string())),
+                    Err(error) => return self.noted(Err(error)),
+                },
+                more => Some(Damage::Doubled(more.len())),
+            };
+            if let Some(damage) = damage {
+                self.unusable.insert(label, (handles.clone(), damage));
+            }
+        }
+        if self.token.epoch() != self.epoch {
+            return Err(StoreError::Void);
+        }
+        Ok((vanished, changed))
+    }
+
+    /// Opens one object and keeps what it holds, without values.
+    fn learn(
+        &mut self,
+        id: ObjectId,
+        handle: ObjectHandle,
+        value: &[u8],
+        parts: &mut Parts,
+    ) -> Result<(), Damage> {
+        let sealed = format::open(&self.keys, id, value)?;
+        let items = sealed
+            .entries
+            .into_iter()
+            .map(|entry| match entry {
+                Entry::Record(record) => {
+                    Item::Record(record.path.clone(), Arc::new(summary(&record, id, false)))
+                }
+                Entry::History(record) => {
+                    Item::History(record.path.clone(), Arc::new(summary(&record, id, false)))
+                }
+                Entry::Tombstone(tombstone) => Item::Tombstone(tombstone),
+                Entry::Head(head) => Item::Head { head, history: false },
+                Entry::HistoryHead(head) => Item::Head { head, history: true },
+                Entry::Body(body) => Item::Body(keep_part(id, body, parts)),
+                Entry::Compaction => Item::Compaction,
+            })
+            .collect();
+        let known = Known {
+            handle,
+            size: value.len(),
+            generation: sealed.generation,
+            replaces: sealed.replaces,
+            items,
+        };
+        self.objects.insert(id, known);
+        Ok(())
+    }
+
+    /// Takes in an object that this store has just written and read back.
+    pub(super) fn adopt(
+        &mut self,
+        id: ObjectId,
+        handle: ObjectHandle,
+        value: &[u8],
+    ) -> Result<(), StoreError> {
+        let mut parts = Parts::new();
+        if self.learn(id, handle, value, &mut parts).is_err() {
+            self.void = true;
+            return Err(StoreError::ReadBack);
+        }
+        self.index.counts.ours += 1;
+        Ok(())
+    }
+
+    /// Index and garbage anew after a change.
+    pub(super) fn reindex(&mut self) -> Result<(), StoreError> {
+        self.assemble(&mut Parts::new())?;
+        self.rebuild();
+        Ok(())
+    }
+
+    /// Puts the chunks of each set together, once; checks them, and keeps no value.
+    fn assemble(&mut self, parts: &mut Parts) -> Result<(), StoreError> {
+        let objects = &self.objects;
+        self.assemblies.retain(|_, assembly| match assembly {
+            Assembly::Whole { head, parts } => {
+                objects.contains_key(&head.place.object) && parts.iter().all(|id| objects.contains_key(id))
+            }
+            Assembly::Broken => false,
+        });
+        let heads: Vec<(ObjectId, ChunkHead)> = objects
+            .iter()
+            .flat_map(|(id, known)| known.items.iter().map(move |item| (*id, item)))
+            .filter_map(|(id, item)| match item {
+                Item::Head { head, .. } if !self.assemblies.contains_key(&head.set) => {
+                    Some((id, head.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        if heads.is_empty() {
+            return Ok(());
+        }
+        let mut sets: BTreeMap<SetId, Vec<(usize, ObjectId)>> = BTreeMap::new();
+        for (id, known) in &self.objects {
+            for item in &known.items {
+                if let Item::Body(body) = item {
+                    sets.entry(body.set).or_default().push((body.index, *id));
+                }
+            }
+        }
+        for (object, head) in heads {
+            let Some(mut bodies) = sets.get(&head.set).cloned() else {
+                continue;
+            };
+            bodies.sort_unstable();
+            if bodies.len() < head.chunks {
+                continue;
+            }
+            let whole =
+                bodies.iter().enumerate().all(|(at, (index, _))| at == *index) && bodies.len() == head.chunks;
+            let ids: Vec<ObjectId> = bodies.iter().map(|(_, id)| *id).collect();
+            let record = if whole {
+                self.join(&head, &ids, parts)?
+            } else {
+                None
+            };
+            let assembly = match record {
+                Some(record) => Assembly::Whole {
+                    head: Arc::new(summary(&record, object, true)),
+                    parts: ids,
+                },
+                None => Assembly::Broken,
+            };
+            self.assemblies.insert(head.set, assembly);
+        }
+        Ok(())
+    }
+
+    /// The record in the given chunks, if they are what the head says.
+    fn join(
+        &mut self,
+        head: &ChunkHead,
+        ids: &[ObjectId],
+        parts: &mut Parts,
+    ) -> Result<Option<RecordEntry>, StoreError> {
+        let mut tail = Zeroizing::new(Vec::with_capacity(head.length.min(2 * super::MAX_RECORD)));
+        for id in ids {
+            let same = self.objects.get(id).is_some_and(|known| {
+                known.items.iter().any(|item| {
+                    matches!(item, Item::Body(body) if body.set == head.set && body.chunks == head.chunks
+                        && body.path == head.path && body.stamp == head.stamp)
+                })
+            });
+            if !same {
+                return Ok(None);
+            }
+            let part = match parts.remove(id) {
+                Some(part) => part,
+                None => self.read_part(*id, head.set)?,
+            };
+            if tail.len() + part.len() > tail.capacity() {
+                return Ok(None);
+            }
+            tail.extend_from_slice(&part);
+        }
+        if tail.len() != head.length {
+            return Ok(None);
+        }
+        let record = format::decode_tail(head.path.clone(), &head.stamp, &tail).ok();
+        Ok(record.filter(|r| Digest::of(&r.path, r.version.incarnation, &r.content) == head.digest))
+    }
+
+    /// The record of a chunk head in values.
+    pub(super) fn read_chunked(&mut self, head: &ChunkHead) -> Result<Option<RecordEntry>, StoreError> {
+        let Some(Assembly::Whole { parts, .. }) = self.assemblies.get(&head.set) else {
+            return Ok(None);
+        };
+        let ids = parts.clone();
+        self.join(head, &ids, &mut Parts::new())
+    }
+
+    fn rebuild(&mut self) {
+        let hidden = self.unusable.len();
+        let catalog = catalog::build(&self.objects, &self.assemblies, hidden > 0);
+        let due = self.options.clock.now() + self.token.limits().settle;
+        self.garbage = catalog
+            .garbage
+            .into_iter()
+            .map(|id| (id, self.garbage.get(&id).copied().unwrap_or(due)))
+            .collect();
+        self.index.damaged = self.blemishes.clone();
+        let unusable = self.unusable.iter().map(|(label, (_, damage))| DamagedObject {
+            label: label.clone(),
+            path: None,
+            damage: damage.clone(),
+        });
+        self.index.damaged.extend(unusable);
+        let broken = catalog.broken.into_iter().map(|(id, path)| DamagedObject {
+            label: id.label(),
+            path: Some(path),
+            damage: Damage::Body("its chunks are not what it says"),
+        });
+        self.index.damaged.extend(broken);
+        self.index.entries = catalog.entries;
+        self.index.compacting = catalog.compacting;
+        self.index.hidden = hidden;
+        self.index.counts.pending = self.garbage.len();
+    }
+
+    /// Whether everything of ours was read and nothing is known of `path`, or a record is there.
+    pub(super) fn known(&self, path: &RecordPath) -> Result<Option<crate::Entry>, StoreError> {
+        match self.index.presence(path) {
+            Presence::Present(entry) => Ok(Some(entry.clone())),
+            Presence::Absent => Ok(None),
+            Presence::Unknown(_) => Err(self.damaged(path)),
+        }
+    }
+}
+
+impl Ours {
+    fn add(&mut self, label: String, handle: ObjectHandle) {
+        if let Some(id) = ObjectId::from_label(&label) {
+            self.sealed.entry(id).or_default().push(handle);
+        } else if !label.starts_with(format::PREFIX) {
+            self.counts.foreign += 1;
+            return;
+        } else if label != format::IDENTITY_LABEL && !format::KEY_LABELS.contains(&label.as_str()) {
+            self.strange.entry(label).or_default().push(handle);
+        }
+        self.counts.ours += 1;
+    }
+}
+
+fn keep_part(id: ObjectId, body: ChunkBody, parts: &mut Parts) -> BodyItem {
+    parts.insert(id, body.part);
+    BodyItem {
+        path: body.path,
+        stamp: body.stamp,
+        set: body.set,
+        index: body.index,
+        chunks: body.chunks,
+    }
+}
+
+pub(super) fn summary(record: &RecordEntry, object: ObjectId, chunked: bool) -> Head {
+    let life = record.version.incarnation;
+    let Content { data, .. } = &record.content;
+    Head {
+        revision: Revision {
+            version: record.version.clone(),
+            digest: Digest::of(&record.path, life, &record.content),
+            origin: record.origin.clone(),
+        },
+        size: data.size(),
+        keys: data
+            .iter()
+            .map(|(key, value)| (key.clone(), KeyDigest::of(life, key, value)))
+            .collect(),
+        place: Place { object, chunked },
+    }
+}
