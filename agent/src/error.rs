@@ -110,6 +110,7 @@ impl From<&TokenError> for OpError {
             | ErrorClass::SessionLost
             | ErrorClass::NoSuchObject => (Kind::Unknown, Some(Reason::TokenUnhealthy)),
             ErrorClass::Module => (Kind::Unknown, Some(Reason::ModuleError)),
+            ErrorClass::ObjectDamaged => (Kind::Unknown, Some(Reason::RecordDamaged)),
             ErrorClass::Busy => (Kind::Busy, None),
             ErrorClass::Full => (Kind::Full, Some(Reason::TokenFull)),
             ErrorClass::Invalid => (Kind::Invalid, None),
@@ -225,6 +226,7 @@ mod tests {
             (C::SessionLost, Code::Unavailable),
             (C::NoSuchObject, Code::Unavailable),
             (C::Module, Code::Unavailable),
+            (C::ObjectDamaged, Code::Unavailable),
             (C::Busy, Code::Aborted),
             (C::Full, Code::ResourceExhausted),
             (C::Invalid, Code::InvalidArgument),

@@ -7,20 +7,37 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use hsm_token::TokenInfo;
+use hsm_token::pkcs11::Pkcs11Config;
+use hsm_token::worker::{WorkerConfig, WorkerToken};
+use hsm_token::{ErrorClass, TokenError, TokenInfo};
 
 use crate::config::Chosen;
 
-/// The lock file of a token: named by what the module says of it, the same for every program on this node.
-///
-/// Not by slot (it moves), nor by TokenId (a blank token has none). Every Pico HSM has one serial: there the reader's
-/// name tells them apart.
+/// A token behind a worker process; no process is started before its `reopen`.
+pub fn worker(chosen: &Chosen) -> Result<WorkerToken, TokenError> {
+    let token = Pkcs11Config { module: chosen.module.clone(), token: chosen.token.clone() };
+    let config = WorkerConfig::new(token)
+        .map_err(|e| TokenError::new(ErrorClass::Module, "open", format!("our own program is not found: {e}")))?;
+    WorkerToken::new(config)
+}
+
+/// The lock file of a token, the same for every program on this node.
 pub fn lock_path(runtime_dir: &Path, info: &TokenInfo) -> PathBuf {
+    runtime_dir.join(format!("token-{}.lock", short_name(info)))
+}
+
+/// Where the failed PINs of a token are remembered.
+pub fn pin_memory_path(state_dir: &Path, info: &TokenInfo) -> PathBuf {
+    state_dir.join(format!("token-{}.failed-pins", short_name(info)))
+}
+
+/// A token's name on this node, from what the module says of it: not by slot (it moves), nor by TokenId (a blank token
+/// has none). Every Pico HSM has one serial: there the reader's name tells them apart.
+fn short_name(info: &TokenInfo) -> String {
     let place = if info.software { "" } else { info.slot_description.as_str() };
     let name = format!("{}\0{}\0{}\0{place}", info.manufacturer, info.model, info.serial);
     let hash = digest(&SHA256, name.as_bytes());
-    let short: String = hash.as_ref().iter().take(8).map(|b| format!("{b:02x}")).collect();
-    runtime_dir.join(format!("token-{short}.lock"))
+    hash.as_ref().iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
 /// Makes the folders, for their owner alone.

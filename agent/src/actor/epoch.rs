@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use hsm_store::{Options, Store, identify};
-use hsm_token::{ErrorClass, Pin, Token as _, TokenError, WorkerToken};
+use hsm_token::worker::WorkerToken;
+use hsm_token::{ErrorClass, Pin, Token as _, TokenError};
 use hsm_types::Presence;
 
 use super::State;
@@ -12,7 +13,7 @@ use super::handle::Opened;
 use super::thread::Actor;
 use crate::error::OpError;
 use crate::reason::Reason;
-use crate::token_open::{lock_path, open_worker};
+use crate::token_open::{self, lock_path, pin_memory_path};
 
 impl Actor {
     /// Opens the token, or says why not. The worker stays with the actor when it fails.
@@ -53,17 +54,18 @@ impl Actor {
     }
 
     fn start_worker(&mut self) -> Result<WorkerToken, TokenError> {
-        match self.worker.take() {
-            None => open_worker(&self.config.chosen),
-            Some(mut worker) => {
-                self.config.metrics.restarts.inc();
-                match worker.reopen() {
-                    Ok(()) => Ok(worker),
-                    Err(error) => {
-                        self.worker = Some(worker);
-                        Err(error)
-                    }
-                }
+        let mut worker = match self.worker.take() {
+            Some(worker) => worker,
+            None => token_open::worker(&self.config.chosen)?,
+        };
+        let before = worker.restarts();
+        let opened = worker.reopen();
+        self.config.metrics.restarts.inc_by(worker.restarts().saturating_sub(before));
+        match opened {
+            Ok(()) => Ok(worker),
+            Err(error) => {
+                self.worker = Some(worker);
+                Err(error)
             }
         }
     }
@@ -92,6 +94,7 @@ impl Actor {
             .pin
             .current()
             .map_err(|message| Down::new(State::Locked, Reason::PinMissing, message, Wake::NewPin))?;
+        worker.set_pin_memory(Some(pin_memory_path(&self.config.chosen.state_dir, &info)));
         self.log_in(worker, &pin, info.software)?;
         self.status.epoch = worker.epoch();
         Ok(())
@@ -99,13 +102,17 @@ impl Actor {
 
     fn log_in(&mut self, worker: &mut WorkerToken, pin: &Pin, software: bool) -> Result<(), Down> {
         let begun = Instant::now();
+        let before = worker.logins();
         let result = worker.login(pin);
-        self.logged_in = true;
-        if !software {
-            self.budget.logged_in(begun);
+        // A try that the guard refused was not sent: it wears nothing and counts for nothing.
+        self.logged_in = worker.logins() > before;
+        if self.logged_in {
+            if !software {
+                self.budget.logged_in(begun);
+            }
+            let word = result.as_ref().map_or_else(|e| login_word(e.class), |()| "ok");
+            self.config.metrics.login(word);
         }
-        let word = result.as_ref().map_or_else(|e| login_word(e.class), |()| "ok");
-        self.config.metrics.login(word);
         let outcome = result.as_ref().map_or_else(|e| OpError::from(e).result(), |()| "ok");
         self.config.metrics.operation("login", outcome, begun.elapsed());
         match result {

@@ -5,7 +5,8 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
 use hsm_store::Store;
-use hsm_token::{Pin, WorkerToken};
+use hsm_token::Pin;
+use hsm_token::worker::WorkerToken;
 use tokio::sync::{oneshot, watch};
 
 use super::View;
@@ -25,7 +26,7 @@ pub(super) struct Report {
 pub(super) enum Command {
     /// Work on the open store; called with an error when it is not open.
     Job {
-        op: &'static str,
+        call: Call,
         until: Instant,
         span: tracing::Span,
         run: Box<dyn FnOnce(Result<&mut Opened, OpError>) -> Report + Send>,
@@ -37,8 +38,10 @@ pub(super) enum Command {
 }
 
 /// One call's name and how long its caller waits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Call {
+    /// The id that the call has in all logs.
+    pub request_id: Arc<str>,
     /// The operation, as metrics name it.
     pub op: &'static str,
     /// How long the caller waits.
@@ -81,9 +84,9 @@ impl TokenHandle {
             report
         });
         let until = Instant::now() + call.wait;
-        let command = Command::Job { op: call.op, until, span: tracing::Span::current(), run };
-        self.send(command)?;
-        wait(call.wait, answer).await
+        let limit = call.wait;
+        self.send(Command::Job { call, until, span: tracing::Span::current(), run })?;
+        wait(limit, answer).await
     }
 
     /// Gives the token's thread a PIN and waits for what came of it.

@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use hsm_token::{EpochBudget, Token as _, TokenInfo, WorkerToken};
+use hsm_token::worker::WorkerToken;
+use hsm_token::{EpochBudget, Token as _, TokenInfo};
 use tokio::sync::{oneshot, watch};
 
 use super::down::{Down, Wake, delay};
-use super::handle::{Command, Opened};
+use super::handle::{Call, Command, Opened, Report};
 use super::{PinSource, Records, State, Status, TokenHandle, View};
 use crate::config::Chosen;
 use crate::error::{Kind, OpError};
 use crate::metrics::Metrics;
 use crate::reason::Reason;
+
+/// Work on an open store.
+type Run = Box<dyn FnOnce(Result<&mut Opened, OpError>) -> Report + Send>;
 
 /// How many calls may wait for a token.
 const QUEUE: usize = 64;
@@ -117,10 +121,12 @@ impl Actor {
             replaced = bytes;
             let until_poll = next_poll.saturating_duration_since(Instant::now());
             match self.queue.recv_timeout(due.map_or(until_poll, |due| due.min(until_poll))) {
-                Ok(Command::Job { op, until, span, run }) => {
+                Ok(Command::Job { call, until, span, run }) => {
                     let _entered = span.enter();
-                    let report = self.job(op, until, run, Ok(&mut store));
-                    if report || store.is_void() {
+                    store.token().set_request_id(&call.request_id);
+                    let over = self.job(&call, until, run, Ok(&mut store));
+                    store.token().set_request_id("");
+                    if over || store.is_void() {
                         break Down::new(
                             State::Unknown,
                             Reason::TokenUnhealthy,
@@ -166,9 +172,9 @@ impl Actor {
     /// Runs a job, or tells its caller that nothing was started. Says whether the epoch is over.
     fn job(
         &self,
-        op: &'static str,
+        call: &Call,
         until: Instant,
-        run: Box<dyn FnOnce(Result<&mut Opened, OpError>) -> super::handle::Report + Send>,
+        run: Run,
         store: Result<&mut Opened, OpError>,
     ) -> bool {
         let begun = Instant::now();
@@ -178,8 +184,8 @@ impl Actor {
             store
         };
         let report = run(store);
-        self.config.metrics.operation(op, report.result, begun.elapsed());
-        tracing::debug!(op, result = report.result, "The token answered.");
+        self.config.metrics.operation(call.op, report.result, begun.elapsed());
+        tracing::debug!(op = call.op, result = report.result, "The token answered.");
         report.ends_epoch
     }
 
@@ -204,9 +210,9 @@ impl Actor {
             }
             let wait = if down.wake == Wake::Identity { next_look } else { next_look.min(until) };
             match self.queue.recv_timeout(wait.saturating_duration_since(now)) {
-                Ok(Command::Job { op, until, span, run }) => {
+                Ok(Command::Job { call, until, span, run }) => {
                     let _entered = span.enter();
-                    self.job(op, until, run, Err(down.error()));
+                    self.job(&call, until, run, Err(down.error()));
                 }
                 Ok(Command::Unlock { pin, reply }) => {
                     self.pin.give(pin);

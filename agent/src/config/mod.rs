@@ -5,7 +5,7 @@ mod select;
 mod units;
 
 pub use run::{LogFormat, RunArgs, RunConfig, TlsFiles};
-pub use select::{Chosen, SelectArgs, TokenChoice};
+pub use select::{Chosen, SelectArgs};
 pub use units::parse_duration;
 
 use crate::token_cli::TokenArgs;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use hsm_token::pkcs11::TokenSelector;
 use hsm_types::TokenId;
 
 use super::ConfigError;
@@ -32,24 +33,13 @@ pub struct SelectArgs {
     pub state_dir: Option<PathBuf>,
 }
 
-/// Which of a module's tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TokenChoice {
-    /// By its PKCS#11 label.
-    Label(String),
-    /// By slot number.
-    Slot(u64),
-    /// The only initialised token that the module shows.
-    Only,
-}
-
 /// The selection after validation.
 #[derive(Debug, Clone)]
 pub struct Chosen {
     /// The PKCS#11 module's file. It need not exist yet.
     pub module: PathBuf,
     /// Which token of it.
-    pub choice: TokenChoice,
+    pub token: TokenSelector,
     /// The identity that the token must have, if one was named.
     pub token_id: Option<TokenId>,
     /// The PIN's file.
@@ -76,7 +66,7 @@ impl SelectArgs {
             )));
         }
         let label = self.token_label.clone().filter(|l| !l.is_empty());
-        let choice = match (label, self.slot) {
+        let token = match (label, self.slot) {
             (Some(_), Some(_)) => {
                 return Err(ConfigError::new(
                     "--token-label (HSM_TOKEN_LABEL) and --slot both name the token; give one of them",
@@ -87,9 +77,9 @@ impl SelectArgs {
                     "--token-label {label:?} is longer than the 32 bytes of a PKCS#11 label"
                 )));
             }
-            (Some(label), None) => TokenChoice::Label(label),
-            (None, Some(slot)) => TokenChoice::Slot(slot),
-            (None, None) => TokenChoice::Only,
+            (Some(label), None) => TokenSelector::Label(label),
+            (None, Some(slot)) => TokenSelector::Slot(slot),
+            (None, None) => TokenSelector::Only,
         };
         let token_id = self
             .token_id
@@ -98,7 +88,7 @@ impl SelectArgs {
             .transpose()?;
         Ok(Chosen {
             module,
-            choice,
+            token,
             token_id,
             pin_file: self.pin_file.clone().filter(|p| !p.as_os_str().is_empty()),
             runtime_dir: folder(self.runtime_dir.as_ref(), "/run/hsm-agent", "XDG_RUNTIME_DIR")?,
@@ -156,7 +146,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_token_is_named_in_one_way() {
-        assert_eq!(args().choose().unwrap().choice, TokenChoice::Only);
+        assert_eq!(args().choose().unwrap().token, TokenSelector::Only);
         let both = SelectArgs { token_label: Some("a".into()), slot: Some(1), ..args() };
         assert!(error(&both).contains("give one of them"));
         let none = SelectArgs { module: None, ..args() };
@@ -171,7 +161,7 @@ pub(crate) mod tests {
     fn empty_variables_count_as_unset() {
         let empty = SelectArgs { token_label: Some(String::new()), pin_file: Some("".into()), ..args() };
         let chosen = empty.choose().unwrap();
-        assert_eq!(chosen.choice, TokenChoice::Only);
+        assert_eq!(chosen.token, TokenSelector::Only);
         assert_eq!(chosen.pin_file, None);
     }
 }

@@ -1,16 +1,17 @@
 //! The gRPC services: they turn messages into work for a token's thread and its answers into messages.
 
 mod convert;
+mod feed;
 mod identity;
 mod records;
 mod tokens;
-mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hsm_types::TokenId;
+use tokio::sync::watch;
 use tonic::{Request, Status};
 
 use crate::actor::{Call, TokenHandle};
@@ -43,6 +44,8 @@ pub struct Agent {
     pub configured: Configured,
     /// Whether calls are served.
     pub serving: AtomicBool,
+    /// Turns true when streams have to end, so that the server can.
+    pub stop: watch::Receiver<bool>,
 }
 
 impl Agent {
@@ -66,6 +69,12 @@ impl Agent {
     fn ready(&self) -> bool {
         self.serving.load(Ordering::Relaxed)
     }
+
+    /// Ends when the agent stops.
+    fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut stop = self.stop.clone();
+        async move { drop(stop.wait_for(|stop| *stop).await) }
+    }
 }
 
 /// The id of the call, put there by the layer.
@@ -83,7 +92,7 @@ fn call<T>(op: &'static str, request: &Request<T>) -> Call {
         .get("grpc-timeout")
         .and_then(|v| v.to_str().ok())
         .and_then(grpc_timeout);
-    Call { op, wait: asked.map_or(WAIT, |asked| asked.min(WAIT)) }
+    Call { op, wait: asked.map_or(WAIT, |asked| asked.min(WAIT)), request_id: request_id(request) }
 }
 
 /// `8S`, `100m` (milliseconds), `1H`: gRPC over HTTP/2, "Timeout".

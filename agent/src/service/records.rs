@@ -15,7 +15,7 @@ use hsm_types::{Content, Presence, RecordPath, Revision, Stamp, Version};
 use tonic::{Request, Response, Status};
 
 use super::convert::record_state;
-use super::watch::feed;
+use super::feed::feed;
 use super::{Agent, call, fail, request_id};
 use crate::error::{Kind, OpError};
 use crate::reason::Reason;
@@ -192,7 +192,7 @@ impl Records for RecordsService {
     async fn watch(&self, request: Request<WatchRecordsRequest>) -> Result<Response<Feed>, Status> {
         let id = request_id(&request);
         match self.0.token(&request.get_ref().token_id) {
-            Ok(token) => Ok(Response::new(Box::pin(feed(token.follow()).map(Ok)))),
+            Ok(token) => Ok(Response::new(Box::pin(feed(token.follow()).map(Ok).take_until(self.0.stopped())))),
             Err(error) => Err(fail("watch", &error, &id)),
         }
     }

@@ -77,7 +77,7 @@ impl Tokens for TokensService {
             told = Some(list.clone());
             std::future::ready(news.then_some(Ok(list)))
         });
-        Ok(Response::new(Box::pin(lists)))
+        Ok(Response::new(Box::pin(lists.take_until(self.0.stopped()))))
     }
 
     async fn get_token_status(&self, request: Request<GetTokenStatusRequest>) -> Result<Response<TokenStatus>, Status> {
