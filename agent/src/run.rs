@@ -178,7 +178,7 @@ fn unexpected(ended: Option<Result<(&'static str, Result<()>), tokio::task::Join
 
 /// Calls first, then the tokens (which finish the write under way), then health.
 async fn drain(running: &mut Running) -> Result<()> {
-    drop(running.stop_serving.send(true));
+    let _ = running.stop_serving.send(true);
     let mut left = ["grpc", "accept"].len();
     while left > 0 {
         match running.tasks.join_next().await {
@@ -192,7 +192,7 @@ async fn drain(running: &mut Running) -> Result<()> {
     for token in running.tokens.drain(..) {
         tokio::task::spawn_blocking(move || token.stop()).await?;
     }
-    drop(running.stop_health.send(true));
+    let _ = running.stop_health.send(true);
     while let Some(ended) = running.tasks.join_next().await {
         let (name, result) = ended?;
         result.with_context(|| format!("the task {name} failed while stopping"))?;
@@ -203,5 +203,5 @@ async fn drain(running: &mut Running) -> Result<()> {
 /// Ends when told to stop.
 async fn told(mut stop: watch::Receiver<bool>) {
     // An error means that the sender is gone: that is a stop as well.
-    drop(stop.wait_for(|stop| *stop).await);
+    let _ = stop.wait_for(|stop| *stop).await;
 }

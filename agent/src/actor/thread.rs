@@ -56,7 +56,7 @@ pub fn start(config: ActorConfig) -> std::io::Result<(TokenHandle, oneshot::Rece
     std::thread::Builder::new().name("token".to_owned()).spawn(move || {
         actor.run();
         // A panic drops `ended` instead.
-        drop(ended.send(()));
+        let _ = ended.send(());
     })?;
     Ok((handle, end))
 }

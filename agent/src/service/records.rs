@@ -98,7 +98,7 @@ impl RecordsService {
                 // Checked on the token's thread, so that no write of an earlier holder can wait behind a later one's.
                 fences.check(fence.as_ref().map(|f| (f.lease_uid.as_str(), f.transitions)))?;
                 Ok(match write {
-                    Write::Put(put) => store.put(put)?,
+                    Write::Put(put) => store.put(&put)?,
                     Write::Replicate(replica) => store.replicate(&replica)?,
                 })
             })

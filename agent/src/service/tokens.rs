@@ -9,7 +9,7 @@ use hsm_proto::agent::{
     InitializeTokenRequest, InitializeTokenResponse, ListTokensRequest, ListTokensResponse, TokenStatus,
     UnlockTokenRequest, UnlockTokenResponse, WatchTokensRequest, tokens_server::Tokens,
 };
-use hsm_token::Pin;
+use hsm_token::{Pin, Token as _};
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 

@@ -79,7 +79,7 @@ pub(super) fn put(select: &SelectArgs, args: &PutArgs) -> Outcome {
             say(&format!("{path} would have the keys {} (dry run)", keys.join(", ")));
             return Ok(());
         }
-        match store.put(request) {
+        match store.put(&request) {
             // Somebody wrote between our look and our lock: merge into that instead.
             Err(StoreError::VersionMismatch { .. }) if stamp.is_none() && round < ROUNDS => {
                 round += 1;
@@ -145,7 +145,7 @@ pub(super) fn delete(select: &SelectArgs, args: &DeleteArgs) -> Outcome {
         say(&format!("the key {key} of {path} would be deleted (dry run)"));
         return Ok(());
     }
-    let outcome = store.put(request)?;
+    let outcome = store.put(&request)?;
     finish(&mut store)?;
     say(&format!("{path} without {key}, version {}", outcome.revision.version.stamp()));
     Ok(())
