@@ -11,9 +11,13 @@ mod epoch_budget;
 mod pin_memory;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
+#[cfg(feature = "testing")]
+pub mod testing;
+#[cfg(feature = "pkcs11")]
+pub mod worker;
 
 pub use epoch_budget::{EpochBudget, FIRST_DELAY, LOGINS_PER_DAY, LONGEST_DELAY, NextStart};
 pub use error::{ErrorClass, TokenError};
 #[cfg(feature = "pkcs11")]
-pub use pin_memory::{Known, PinMemory};
+pub use pin_memory::{Known, PinDigest, PinMemory};
 pub use port::{Limits, ObjectHandle, ObjectInfo, Pin, PinFlags, Token, TokenInfo, TokenListing, Visibility};

@@ -39,6 +39,9 @@ enum Mark {
     Failed,
 }
 
+/// A PIN value as one [`PinMemory`] knows it; of no use with another.
+pub struct PinDigest([u8; 32]);
+
 /// The memory of one token's failed PIN values.
 pub struct PinMemory {
     path: Option<PathBuf>,
@@ -84,10 +87,22 @@ impl PinMemory {
         })
     }
 
+    /// What the other questions are asked with; slow on purpose.
+    pub fn digest(&self, pin: &Pin) -> PinDigest {
+        let mut digest = [0_u8; 32];
+        for _ in 0..ROUNDS {
+            let mut hasher = Sha256::new();
+            hasher.update(self.salt);
+            hasher.update(digest);
+            hasher.update(pin.expose().as_bytes());
+            digest = hasher.finalize().into();
+        }
+        PinDigest(digest)
+    }
+
     /// What is known of this value.
-    pub fn known(&self, pin: &Pin) -> Known {
-        let digest = self.digest(pin);
-        match self.entries.iter().find(|(_, d)| *d == digest) {
+    pub fn known(&self, digest: &PinDigest) -> Known {
+        match self.entries.iter().find(|(_, d)| *d == digest.0) {
             None => Known::Nothing,
             Some((Mark::Pending, _)) => Known::Pending,
             Some((Mark::Failed, _)) => Known::Failed,
@@ -95,18 +110,18 @@ impl PinMemory {
     }
 
     /// Notes that this value is about to be sent. Must succeed before it is.
-    pub fn begin(&mut self, pin: &Pin) -> Result<(), TokenError> {
-        self.mark(pin, Some(Mark::Pending))
+    pub fn begin(&mut self, digest: &PinDigest) -> Result<(), TokenError> {
+        self.mark(digest, Some(Mark::Pending))
     }
 
     /// The token said that the value is wrong.
-    pub fn failed(&mut self, pin: &Pin) -> Result<(), TokenError> {
-        self.mark(pin, Some(Mark::Failed))
+    pub fn failed(&mut self, digest: &PinDigest) -> Result<(), TokenError> {
+        self.mark(digest, Some(Mark::Failed))
     }
 
     /// The value was not judged, and no try was used (its length, say).
-    pub fn not_judged(&mut self, pin: &Pin) -> Result<(), TokenError> {
-        self.mark(pin, None)
+    pub fn not_judged(&mut self, digest: &PinDigest) -> Result<(), TokenError> {
+        self.mark(digest, None)
     }
 
     /// A login worked: the token's counter is full again, and the memory empty. The file goes.
@@ -126,23 +141,10 @@ impl PinMemory {
         self.path.as_deref()
     }
 
-    fn mark(&mut self, pin: &Pin, mark: Option<Mark>) -> Result<(), TokenError> {
-        let digest = self.digest(pin);
-        self.entries.retain(|(_, d)| *d != digest);
-        self.entries.extend(mark.map(|mark| (mark, digest)));
+    fn mark(&mut self, digest: &PinDigest, mark: Option<Mark>) -> Result<(), TokenError> {
+        self.entries.retain(|(_, d)| *d != digest.0);
+        self.entries.extend(mark.map(|mark| (mark, digest.0)));
         self.save()
-    }
-
-    fn digest(&self, pin: &Pin) -> [u8; 32] {
-        let mut digest = [0_u8; 32];
-        for _ in 0..ROUNDS {
-            let mut hasher = Sha256::new();
-            hasher.update(self.salt);
-            hasher.update(digest);
-            hasher.update(pin.expose().as_bytes());
-            digest = hasher.finalize().into();
-        }
-        digest
     }
 
     /// Replaces the file whole, and waits until it is on the disk: the try must not be forgotten by a power cut.
@@ -243,21 +245,23 @@ mod tests {
         Pin::new(text.to_owned())
     }
 
+    fn known_again(path: &Path, text: &str) -> Known {
+        let memory = PinMemory::open(path).unwrap();
+        memory.known(&memory.digest(&pin(text)))
+    }
+
     #[test]
     fn a_failed_value_is_known_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pins");
         let mut memory = PinMemory::open(&path).unwrap();
-        assert_eq!(memory.known(&pin("wrong1")), Known::Nothing);
-        memory.begin(&pin("wrong1")).unwrap();
-        assert_eq!(
-            PinMemory::open(&path).unwrap().known(&pin("wrong1")),
-            Known::Pending
-        );
-        memory.failed(&pin("wrong1")).unwrap();
+        assert_eq!(memory.known(&memory.digest(&pin("wrong1"))), Known::Nothing);
+        memory.begin(&memory.digest(&pin("wrong1"))).unwrap();
+        assert_eq!(known_again(&path, "wrong1"), Known::Pending);
+        memory.failed(&memory.digest(&pin("wrong1"))).unwrap();
         let memory = PinMemory::open(&path).unwrap();
-        assert_eq!(memory.known(&pin("wrong1")), Known::Failed);
-        assert_eq!(memory.known(&pin("wrong2")), Known::Nothing);
+        assert_eq!(memory.known(&memory.digest(&pin("wrong1"))), Known::Failed);
+        assert_eq!(memory.known(&memory.digest(&pin("wrong2"))), Known::Nothing);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!fs::read_to_string(&path).unwrap().contains("wrong1"));
     }
@@ -267,33 +271,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pins");
         let mut memory = PinMemory::open(&path).unwrap();
-        memory.failed(&pin("wrong1")).unwrap();
-        memory.begin(&pin("right1")).unwrap();
+        memory.failed(&memory.digest(&pin("wrong1"))).unwrap();
+        memory.begin(&memory.digest(&pin("right1"))).unwrap();
         memory.worked().unwrap();
         assert!(!path.exists());
-        assert_eq!(memory.known(&pin("wrong1")), Known::Nothing);
+        assert_eq!(memory.known(&memory.digest(&pin("wrong1"))), Known::Nothing);
         memory.worked().unwrap();
     }
 
     #[test]
     fn a_value_that_was_not_judged_may_be_tried_again() {
         let mut memory = PinMemory::ephemeral().unwrap();
-        memory.begin(&pin("12")).unwrap();
-        memory.not_judged(&pin("12")).unwrap();
-        assert_eq!(memory.known(&pin("12")), Known::Nothing);
+        memory.begin(&memory.digest(&pin("12"))).unwrap();
+        memory.not_judged(&memory.digest(&pin("12"))).unwrap();
+        assert_eq!(memory.known(&memory.digest(&pin("12"))), Known::Nothing);
     }
 
     #[test]
     fn salts_differ() {
         let (a, b) = (PinMemory::ephemeral().unwrap(), PinMemory::ephemeral().unwrap());
-        assert_ne!(a.digest(&pin("123456")), b.digest(&pin("123456")));
+        assert_ne!(a.digest(&pin("123456")).0, b.digest(&pin("123456")).0);
     }
 
     #[test]
     fn a_damaged_file_is_not_guessed_at() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pins");
-        PinMemory::open(&path).unwrap().failed(&pin("wrong1")).unwrap();
+        let mut memory = PinMemory::open(&path).unwrap();
+        memory.failed(&memory.digest(&pin("wrong1"))).unwrap();
         let whole = fs::read_to_string(&path).unwrap();
         for cut in 0..whole.len() {
             // Cut between two entries it would be another valid file; with one entry only the end is such a place.
@@ -311,7 +316,7 @@ mod tests {
     fn an_unwritable_place_refuses_before_the_try() {
         let mut memory = PinMemory::open(Path::new("/nonexistent-hsm/pins")).unwrap();
         assert_eq!(
-            memory.begin(&pin("123456")).unwrap_err().class,
+            memory.begin(&memory.digest(&pin("123456"))).unwrap_err().class,
             ErrorClass::Module
         );
     }

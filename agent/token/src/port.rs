@@ -22,6 +22,11 @@ impl Pin {
         Self(Zeroizing::new(cut.to_owned()))
     }
 
+    /// Takes the text as it is. (Named apart from [`Pin::new`], which is for files.)
+    pub fn exactly(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
     /// The PIN in clear.
     pub fn expose(&self) -> &str {
         &self.0

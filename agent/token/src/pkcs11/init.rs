@@ -10,8 +10,7 @@ use cryptoki::session::UserType;
 use super::module::{Found, Module, TokenSelector};
 use super::return_values::token_error;
 use super::{auth, pin_guard};
-use crate::pin_memory::Known;
-use crate::{ErrorClass, Pin, PinFlags, TokenError, TokenInfo};
+use crate::{ErrorClass, Pin, TokenError, TokenInfo};
 
 const OPERATION: &str = "init_software_token";
 /// CK_TOKEN_INFO's label field, in bytes.
@@ -47,12 +46,7 @@ pub fn init_software_token(
         let loaded = Module::load(module, OPERATION)?;
         let blank = choose(loaded.tokens(OPERATION)?, slot, label)?;
         for new in [so_pin, pin] {
-            pin_guard::permit(
-                PinFlags::default(),
-                Known::Nothing,
-                new.expose().len(),
-                blank.lengths,
-            )?;
+            pin_guard::fits(OPERATION, new, blank.lengths)?;
         }
         let made = loaded.context()?.init_token(blank.slot, &auth(so_pin), label);
         made.map_err(|e| token_error(OPERATION, &e))?;

@@ -25,7 +25,7 @@ use handles::Handles;
 use module::Module;
 use return_values::token_error;
 
-use crate::pin_memory::PinMemory;
+use crate::pin_memory::{PinDigest, PinMemory};
 use crate::{ErrorClass, Limits, ObjectHandle, Pin, Token, TokenError, TokenInfo, TokenListing, Visibility};
 
 pub use init::{BlankSlot, init_software_token};
@@ -111,39 +111,40 @@ impl Pkcs11Token {
     pub fn change_pin(&mut self, old: &Pin, new: &Pin) -> Result<(), TokenError> {
         const OPERATION: &str = "change_pin";
         self.live(OPERATION)?;
-        let lengths = self.may_try(old, OPERATION)?;
-        // The same limits hold for the new one, which was never tried.
-        pin_guard::permit(
-            crate::PinFlags::default(),
-            crate::pin_memory::Known::Nothing,
-            new.expose().len(),
-            lengths,
-        )?;
+        let digest = self.may_try(OPERATION, old, &[old, new])?;
         let answer = self.session.set_pin(&auth(old), &auth(new));
-        self.judged(old, answer, OPERATION)?;
+        self.judged(&digest, answer, OPERATION)?;
         if self.accepted.is_some() {
             self.accepted = Some(new.duplicate());
         }
         Ok(())
     }
 
-    /// Asks the guard, and notes the try that is about to be made.
-    fn may_try(&mut self, pin: &Pin, operation: &'static str) -> Result<pin_guard::PinLengths, TokenError> {
+    /// Asks the guard, and notes the try that is about to be made. All of `lengths` must have lengths that fit.
+    fn may_try(
+        &mut self,
+        operation: &'static str,
+        pin: &Pin,
+        lengths: &[&Pin],
+    ) -> Result<PinDigest, TokenError> {
         let found = match self.module.look(self.slot, operation) {
             Ok(found) => found,
             Err(error) => return Err(self.note(error)),
         };
-        let known = self.memory.known(pin);
-        pin_guard::permit(found.info.pin, known, pin.expose().len(), found.lengths)?;
-        self.memory.begin(pin)?;
+        let digest = self.memory.digest(pin);
+        pin_guard::permit(operation, found.info.pin, self.memory.known(&digest))?;
+        for pin in lengths {
+            pin_guard::fits(operation, pin, found.lengths)?;
+        }
+        self.memory.begin(&digest)?;
         self.logins += 1;
-        Ok(found.lengths)
+        Ok(digest)
     }
 
     /// Remembers what the token said of the PIN.
     fn judged(
         &mut self,
-        pin: &Pin,
+        digest: &PinDigest,
         answer: Result<(), Error>,
         operation: &'static str,
     ) -> Result<(), TokenError> {
@@ -152,8 +153,8 @@ impl Pkcs11Token {
             Err(error) => {
                 let error = token_error(operation, &error);
                 let noted = match error.class {
-                    ErrorClass::PinIncorrect => self.memory.failed(pin),
-                    ErrorClass::PinLength | ErrorClass::Invalid => self.memory.not_judged(pin),
+                    ErrorClass::PinIncorrect => self.memory.failed(digest),
+                    ErrorClass::PinLength | ErrorClass::Invalid => self.memory.not_judged(digest),
                     // Stays pending: the flags will say whether the try was used.
                     _ => Ok(()),
                 };
@@ -240,9 +241,9 @@ impl Token for Pkcs11Token {
                 "the token is logged in with another PIN; open it anew to try this one",
             ));
         }
-        self.may_try(pin, OPERATION)?;
+        let digest = self.may_try(OPERATION, pin, &[pin])?;
         let answer = self.session.login(UserType::User, Some(&auth(pin)));
-        self.judged(pin, answer, OPERATION)?;
+        self.judged(&digest, answer, OPERATION)?;
         self.accepted = Some(pin.duplicate());
         // A listing from before the login lacks the private objects: it is void.
         self.epoch += 1;

@@ -1,7 +1,7 @@
 //! Whether a PIN may be sent to the token: decided from the flags and from what is known, before any try.
 
 use crate::pin_memory::Known;
-use crate::{ErrorClass, PinFlags, TokenError};
+use crate::{ErrorClass, Pin, PinFlags, TokenError};
 
 /// What the token says of PIN lengths, in bytes. A module that says nothing gives 0 for `longest`.
 #[derive(Debug, Clone, Copy)]
@@ -12,13 +12,8 @@ pub(crate) struct PinLengths {
 
 /// `Ok` where a try may be used (PKCS#11 3.1, section 3.2 for the flags). `Pending` with COUNT_LOW means that the try
 /// whose answer was lost was a wrong one; without it, it was not used, or right.
-pub(crate) fn permit(
-    flags: PinFlags,
-    known: Known,
-    length: usize,
-    lengths: PinLengths,
-) -> Result<(), TokenError> {
-    let refuse = |class, message: &str| Err(TokenError::new(class, "login", message));
+pub(crate) fn permit(operation: &'static str, flags: PinFlags, known: Known) -> Result<(), TokenError> {
+    let refuse = |class, message: &str| Err(TokenError::new(class, operation, message));
     if flags.locked {
         return refuse(
             ErrorClass::PinLocked,
@@ -37,17 +32,22 @@ pub(crate) fn permit(
             "this PIN is known to be wrong and was not tried again; give another one",
         );
     }
-    if lengths.longest > 0 && !(lengths.shortest..=lengths.longest).contains(&length) {
-        return Err(TokenError::new(
-            ErrorClass::PinLength,
-            "login",
-            format!(
-                "the token takes PINs of {} to {} bytes; no try was used",
-                lengths.shortest, lengths.longest
-            ),
-        ));
-    }
     Ok(())
+}
+
+/// Whether the token takes PINs of this one's length. Too short or too long, it would answer CKR_PIN_LEN_RANGE at best.
+pub(crate) fn fits(operation: &'static str, pin: &Pin, lengths: PinLengths) -> Result<(), TokenError> {
+    if lengths.longest == 0 || (lengths.shortest..=lengths.longest).contains(&pin.expose().len()) {
+        return Ok(());
+    }
+    Err(TokenError::new(
+        ErrorClass::PinLength,
+        operation,
+        format!(
+            "the token takes PINs of {} to {} bytes; no try was used",
+            lengths.shortest, lengths.longest
+        ),
+    ))
 }
 
 #[cfg(test)]
@@ -59,8 +59,8 @@ mod tests {
         longest: 15,
     };
 
-    fn class(flags: PinFlags, known: Known, length: usize) -> Option<ErrorClass> {
-        permit(flags, known, length, LENGTHS).err().map(|e| e.class)
+    fn class(flags: PinFlags, known: Known) -> Option<ErrorClass> {
+        permit("test", flags, known).err().map(|e| e.class)
     }
 
     #[test]
@@ -92,7 +92,7 @@ mod tests {
             (locked, Known::Pending, Some(ErrorClass::PinLocked)),
             (locked, Known::Failed, Some(ErrorClass::PinLocked)),
         ] {
-            assert_eq!(class(flags, known, 8), expected, "{flags:?} {known:?}");
+            assert_eq!(class(flags, known), expected, "{flags:?} {known:?}");
         }
     }
 
@@ -104,12 +104,13 @@ mod tests {
             (15, None),
             (16, Some(ErrorClass::PinLength)),
         ] {
-            assert_eq!(class(PinFlags::default(), Known::Nothing, length), expected);
+            let pin = Pin::exactly("1".repeat(length));
+            assert_eq!(fits("test", &pin, LENGTHS).err().map(|e| e.class), expected);
         }
         let silent = PinLengths {
             shortest: 0,
             longest: 0,
         };
-        assert!(permit(PinFlags::default(), Known::Nothing, 100, silent).is_ok());
+        assert!(fits("test", &Pin::exactly("1".repeat(100)), silent).is_ok());
     }
 }
