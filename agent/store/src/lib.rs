@@ -27,7 +27,7 @@ mod index;
 mod lock;
 mod outside;
 mod store;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use error::{Remedy, StoreError};

@@ -4,7 +4,7 @@
 //! ends the session; [`World::connect`] begins the next. Writes lie in a cache until [`Limits::settle`] has passed on
 //! the world's clock; [`World::power_loss`] loses any subset of those, in any order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -105,6 +105,7 @@ struct State {
     keys: BTreeMap<String, Arc<PrivateKey>>,
     journal: Vec<(Instant, Write)>,
     remains: Vec<Vec<u8>>,
+    ghosts: BTreeSet<String>,
     next_uid: u64,
     epoch: u64,
     crashed: bool,
@@ -140,6 +141,7 @@ impl World {
                 keys: BTreeMap::new(),
                 journal: Vec::new(),
                 remains: Vec::new(),
+                ghosts: BTreeSet::new(),
                 next_uid: 0,
                 epoch: 0,
                 crashed: false,
@@ -276,6 +278,11 @@ impl World {
         }
     }
 
+    /// Makes a ghost of the objects with this label: listed, and neither readable nor destroyable.
+    pub fn haunt(&self, label: &str) {
+        held(&self.state).ghosts.insert(label.to_owned());
+    }
+
     /// Removes all objects with this label, from outside.
     pub fn remove(&self, label: &str) {
         let mut state = held(&self.state);
@@ -321,6 +328,13 @@ impl State {
     fn at(&self, handle: ObjectHandle) -> Option<usize> {
         let slot = usize::try_from(handle.0).ok()?.checked_sub(1)?;
         self.slots.get(slot)?.is_some().then_some(slot)
+    }
+
+    fn not_a_ghost(&self, object: &Object) -> Result<(), TokenError> {
+        if self.ghosts.contains(&object.label) {
+            return Err(broken("ghost"));
+        }
+        Ok(())
     }
 
     /// Counts the call against the script.
@@ -433,6 +447,7 @@ impl Token for MemoryToken {
         self.call(Call::Read, |state, _| {
             let slot = state.at(handle).ok_or_else(unknown_handle)?;
             let object = state.slots[slot].as_ref().ok_or_else(unknown_handle)?;
+            state.not_a_ghost(object)?;
             Ok(Zeroizing::new(object.value.clone()))
         })
     }
@@ -470,7 +485,9 @@ impl Token for MemoryToken {
     fn destroy(&mut self, handle: ObjectHandle) -> Result<(), TokenError> {
         self.call(Call::Destroy, |state, now| {
             let slot = state.at(handle).ok_or_else(unknown_handle)?;
-            let object = state.slots[slot].take().ok_or_else(unknown_handle)?;
+            let object = state.slots[slot].clone().ok_or_else(unknown_handle)?;
+            state.not_a_ghost(&object)?;
+            state.slots[slot] = None;
             state.remains.push(object.value.clone());
             state.journal.push((now, Write::Destroyed(object)));
             state.flush(now);

@@ -308,12 +308,11 @@ fn write_mark(writer: &mut Writer, mark: &SecretMark, data: &Payload) {
     write_point(writer, mark.stamp.epoch, mark.stamp.counter);
     writer.length(mark.keys.len());
     for (key, digest) in &mark.keys {
-        match data.iter().position(|(own, _)| own == key) {
-            Some(index) => writer.length(index + 1),
-            None => {
-                writer.byte(0);
-                writer.bytes(key.as_str().as_bytes());
-            }
+        if let Some(index) = data.iter().position(|(own, _)| own == key) {
+            writer.length(index + 1);
+        } else {
+            writer.byte(0);
+            writer.bytes(key.as_str().as_bytes());
         }
         writer.put(digest.as_bytes());
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use aws_lc_rs::agreement::{ECDH_P256, PrivateKey, UnparsedPublicKey, agree};
+use aws_lc_rs::agreement::{ECDH_P256, ParsedPublicKey, PrivateKey, UnparsedPublicKey, agree};
 use aws_lc_rs::hkdf;
 use hsm_types::TokenId;
 use zeroize::Zeroizing;
@@ -50,13 +50,17 @@ impl Wrapped {
         Kind::StoreKey.check(value)?;
         let value: [u8; WRAPPED_LEN] = value.try_into().map_err(|_| Damage::Header)?;
         let mut reader = Reader::new(&value[4..]);
-        Ok(Self {
+        let wrapped = Self {
             token_id: TokenId::from_bytes(reader.array()?),
             store_id: reader.array()?,
             recipient: reader.array()?,
             ephemeral: reader.array()?,
             value,
-        })
+        };
+        // A token is never asked to derive with what is not a point of the curve.
+        ParsedPublicKey::try_from(&UnparsedPublicKey::new(&ECDH_P256, wrapped.ephemeral))
+            .map_err(|_| Damage::Seal)?;
+        Ok(wrapped)
     }
 
     /// Opens it with the ECDH secret that the token derived from the ephemeral point.

@@ -65,8 +65,9 @@
 //! AES-256-GCM with the sealing key; associated data: `hsm.j5t.io/object/v1` ‖ TokenId ‖ store id ‖ bytes 0–31.
 //!
 //! Body: `varint` number of objects that this one **replaces**, their ids (8 bytes each), then entries to the end.
-//! A replaced object whose generation is lower than that of the object that names it is never read again; a page
-//! names all it replaces that are still there, so that none comes back when its successor is replaced in turn.
+//! A replaced object whose generation is lower than that of the object that names it is never read again. A page with
+//! records names all predecessors that are still there, so that none comes back when its successor goes; a page of
+//! tombstones need not, since a tombstone that comes back kills nothing that is not dead.
 //!
 //! An entry is one byte for its kind, its length as a varint, and that many bytes:
 //!

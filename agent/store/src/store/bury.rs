@@ -22,7 +22,7 @@ impl<T: Token> Store<T> {
     /// deleted already. [`Expect::Absent`] is a contradiction unless that is so.
     pub fn delete(&mut self, path: &RecordPath, expect: Expect) -> Result<DeleteOutcome, StoreError> {
         let _lock = self.lock()?;
-        self.scan()?;
+        self.rescan()?;
         let Some(entry) = self.known(path)? else {
             self.tidy();
             return Ok(DeleteOutcome {
@@ -86,7 +86,7 @@ impl<T: Token> Store<T> {
             ));
         }
         let _lock = self.lock()?;
-        self.scan()?;
+        self.rescan()?;
         let mut new: Vec<Tombstone> = Vec::new();
         for tomb in tombstones {
             let same = |other: &Tombstone| other.path == tomb.path && other.incarnation == tomb.incarnation;
@@ -110,7 +110,7 @@ impl<T: Token> Store<T> {
         incarnation: Incarnation,
     ) -> Result<bool, StoreError> {
         let _lock = self.lock()?;
-        self.scan()?;
+        self.rescan()?;
         if self.index.hides_records() {
             return Err(self.damaged(path));
         }
@@ -160,19 +160,10 @@ impl<T: Token> Store<T> {
                 ));
             }
             self.make_room(1, plan.replaces.len(), Room::Passing)?;
-            // Pages that were replaced before and still wait to be destroyed are named again, so that none of them
-            // comes back when its successor goes.
-            let mut replaces = plan.replaces;
-            let waiting: Vec<ObjectId> = replaces
-                .iter()
-                .filter_map(|id| self.objects.get(id))
-                .flat_map(|known| &known.replaces)
-                .filter(|old| self.objects.contains_key(old) && !replaces.contains(old))
-                .copied()
-                .collect();
-            replaces.extend(waiting);
+            // Pages that were replaced before and still wait need not be named: a tombstone that comes back kills
+            // nothing that is not dead.
             let id = self.random_object()?;
-            self.create(id, &replaces, &plan.entries)?;
+            self.create(id, &plan.replaces, &plan.entries)?;
             self.reindex()?;
             left = left.get(plan.taken..).unwrap_or_default();
         }
@@ -248,8 +239,7 @@ impl Page {
             entries: Vec::new(),
             taken: 0,
         };
-        // Each replaced page may name one or two more that still wait.
-        let mut size = SEALED_OVERHEAD + 3 * 8 * old.len();
+        let mut size = SEALED_OVERHEAD + 8 * old.len();
         let kept = old.iter().flat_map(|(_, _, known)| &known.items);
         for item in kept {
             if let Item::Tombstone(tomb) = item {

@@ -80,12 +80,13 @@ pub(super) fn read_keys<T: Token>(token: &mut T, listing: &TokenListing) -> Resu
         reason: String::new(),
     };
     let mut first: Option<Wrapped> = None;
+    let mut trouble = None;
     for (label, damage) in KEY_LABELS.iter().zip(0..) {
         let read = read_one(token, listing, label, Wrapped::decode)?;
         let outcome = match read {
             // The same bytes need no second derivation.
             Ok(wrapped) if first.as_ref() == Some(&wrapped) => continue,
-            Ok(wrapped) => unwrap(token, &wrapped)?.map(|keys| (wrapped, keys)),
+            Ok(wrapped) => unwrap(token, &wrapped, &mut trouble)?.map(|keys| (wrapped, keys)),
             Err(found) => Err(found),
         };
         match outcome {
@@ -108,10 +109,18 @@ pub(super) fn read_keys<T: Token>(token: &mut T, listing: &TokenListing) -> Resu
             }
         }
     }
-    Ok(copies)
+    match trouble {
+        // The key pair is there and did not work: that says nothing of the copies.
+        Some(error) if copies.opened.is_none() => Err(error.into()),
+        _ => Ok(copies),
+    }
 }
 
-fn unwrap<T: Token>(token: &mut T, wrapped: &Wrapped) -> Result<Result<StoreKeys, Damage>, StoreError> {
+fn unwrap<T: Token>(
+    token: &mut T,
+    wrapped: &Wrapped,
+    trouble: &mut Option<TokenError>,
+) -> Result<Result<StoreKeys, Damage>, StoreError> {
     match token.derive(KEY_PAIR_LABEL, &wrapped.ephemeral) {
         Ok(shared) => Ok(wrapped.unwrap_with(&shared)),
         Err(error) if of_the_object(&error) => {
@@ -120,7 +129,11 @@ fn unwrap<T: Token>(token: &mut T, wrapped: &Wrapped) -> Result<Result<StoreKeys
                 Some(point) if point != wrapped.recipient => {
                     Damage::Unreadable("it is wrapped for another key pair".to_owned())
                 }
-                Some(_) => return Err(error.into()),
+                Some(_) => {
+                    let text = error.to_string();
+                    *trouble = Some(error);
+                    Damage::Unreadable(text)
+                }
             };
             Ok(Err(damage))
         }

@@ -28,7 +28,7 @@ impl<T: Token> Store<T> {
         let now = self.options.clock.now();
         if self.garbage.values().any(|due| *due <= now) {
             let _lock = self.lock()?;
-            self.scan()?;
+            self.rescan()?;
             self.reap()?;
         }
         let now = self.options.clock.now();

@@ -59,6 +59,13 @@ impl<T: Token> Store<T> {
         Ok(paths)
     }
 
+    /// Before a write: looks at the token again, and tries once more what could not be read.
+    pub(super) fn rescan(&mut self) -> Result<(), StoreError> {
+        self.unusable
+            .retain(|_, (_, damage)| !matches!(damage, Damage::Unreadable(_)));
+        self.scan()
+    }
+
     pub(super) fn scan(&mut self) -> Result<(), StoreError> {
         let mut parts = Parts::new();
         let mut changed = self.index == crate::Index::default();

@@ -18,12 +18,12 @@ impl<T: Token> Store<T> {
     /// Content that is already there is not written again: the current version is the answer, whatever version was
     /// expected, so that the same call may be made again after an unknown outcome. The superseded objects go when the
     /// token has settled (at once where it needs no time; else with [`Store::settle`] or a later write).
-    pub fn put(&mut self, request: PutRequest) -> Result<PutOutcome, StoreError> {
+    pub fn put(&mut self, request: &PutRequest) -> Result<PutOutcome, StoreError> {
         check_size(&request.content)?;
         let _lock = self.lock()?;
-        self.scan()?;
+        self.rescan()?;
         let found = self.known(&request.path)?;
-        if let Some(current) = found.as_ref().and_then(|entry| already(entry, &request)) {
+        if let Some(current) = found.as_ref().and_then(|entry| already(entry, request)) {
             let revision = current.revision.clone();
             self.tidy();
             return Ok(PutOutcome {
@@ -46,7 +46,7 @@ impl<T: Token> Store<T> {
                 (Version::first(life, writer), request.origin.into())
             }
             Some(entry) => {
-                let current = expected(entry, &request)?;
+                let current = expected(entry, request)?;
                 // Where a version may have been lost or cannot be seen, its number must not be given again.
                 let begin =
                     request.begin_epoch || entry.heads.len() > 1 || incomplete || self.index.hides_records();
@@ -78,7 +78,7 @@ impl<T: Token> Store<T> {
         }
         check_size(content)?;
         let _lock = self.lock()?;
-        self.scan()?;
+        self.rescan()?;
         let found = self.known(path)?;
         let tombstone = self
             .index

@@ -1,6 +1,6 @@
-//! What the tests of the store share.
-#![allow(dead_code, unreachable_pub)]
+//! What the tests share.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hsm_store::testing::{MemoryToken, World};
@@ -9,13 +9,17 @@ use hsm_token::Limits;
 use hsm_types::{Content, Key, Metadata, Payload, Presence, RecordPath, Value};
 
 pub type MemoryStore = Store<MemoryToken>;
+pub type Values = Vec<(String, Vec<u8>)>;
 
-/// A lock file of its own: tests run side by side.
-pub fn lock_file() -> std::path::PathBuf {
+/// A lock file for each thread: tests run side by side.
+pub fn lock_file() -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
     let dir = std::env::temp_dir().join(format!("hsm-store-test-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
-    dir.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string())
+    dir.join(NUMBER.with(usize::to_string))
 }
 
 pub fn path(text: &str) -> RecordPath {
@@ -62,40 +66,39 @@ pub fn open_with(token: MemoryToken, world: &World) -> MemoryStore {
     }
 }
 
-pub type Values = Vec<(String, Vec<u8>)>;
-
 /// The record's values; `None` if it is known to be absent.
 pub fn values(store: &mut MemoryStore, name: &str) -> Option<Values> {
     match store.get(&path(name)).unwrap() {
-        Presence::Present(record) => Some(
-            record
-                .content
-                .data
+        Presence::Present(record) => {
+            let data = &record.content.data;
+            let pairs = data
                 .iter()
-                .map(|(key, value)| (key.as_str().to_owned(), value.expose().to_vec()))
-                .collect(),
-        ),
+                .map(|(key, value)| (key.as_str().to_owned(), value.expose().to_vec()));
+            Some(pairs.collect())
+        }
         Presence::Absent => None,
         Presence::Unknown(why) => panic!("{name} is unknown: {why}"),
     }
 }
 
-/// How many sealed objects the token holds.
-pub fn sealed(world: &World) -> usize {
-    let objects = world.objects();
-    objects
-        .iter()
-        .filter(|(label, _)| label.starts_with("hsm.j5t.io/o/"))
-        .count()
+pub fn one(key: &str, value: &[u8]) -> Option<Values> {
+    Some(vec![(key.to_owned(), value.to_vec())])
+}
+
+/// Labels of the sealed objects on the token.
+pub fn sealed(world: &World) -> Vec<String> {
+    let labels = world.objects().into_iter().map(|(label, _)| label);
+    labels
+        .filter(|label| label.starts_with("hsm.j5t.io/o/"))
+        .collect()
 }
 
 /// Bytes that look like nothing else and are the same each time.
 pub fn noise(len: usize, seed: u8) -> Vec<u8> {
     let mut state = u32::from(seed) + 1;
-    (0..len)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state.to_be_bytes()[0]
-        })
-        .collect()
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    (0..len).map(|_| next()).collect()
 }
