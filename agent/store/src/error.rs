@@ -148,6 +148,7 @@ impl StoreError {
                 | ErrorClass::SessionLost
                 | ErrorClass::NoSuchObject
                 | ErrorClass::Module => Remedy::Reopen,
+                ErrorClass::ObjectDamaged => Remedy::Person,
             },
             Self::Void | Self::ReadBack => Remedy::Reopen,
             Self::VersionMismatch { .. } | Self::Diverged { .. } | Self::Deleted(_) => Remedy::ReadAgain,
