@@ -1,5 +1,7 @@
 //! The verbs that change nothing: list, get, doctor.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hsm_store::{Record, Store, identify};
@@ -123,28 +125,30 @@ pub(super) fn get(select: &SelectArgs, args: &GetArgs) -> Outcome {
     }
     match args.output {
         Format::Name => say(path.as_str()),
-        Format::Json | Format::Yaml => document(args.output, &record_json(&path, record, args.show_values))?,
+        Format::Json | Format::Yaml => document(args.output, &shown(&path, record, args.show_values))?,
         Format::Table | Format::Wide => show(&path, record, args.show_values),
     }
     Ok(())
 }
 
-fn record_json(path: &RecordPath, record: &Record, values: bool) -> Json {
-    let mut shown = json!({
-        "path": path.as_str(),
-        "version": record.revision.version.stamp().to_string(),
-        "checksum": checksum(&record.revision),
-    });
-    if values {
-        let data: serde_json::Map<String, Json> = record
-            .content
-            .data
-            .iter()
-            .map(|(k, v)| (k.as_str().to_owned(), STANDARD.encode(v.expose()).into()))
-            .collect();
-        shown["data"] = Json::Object(data);
+/// The document of `get`; its fields stay in this order.
+#[derive(serde::Serialize)]
+struct Shown<'a> {
+    path: &'a str,
+    version: String,
+    checksum: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<BTreeMap<&'a str, String>>,
+}
+
+fn shown<'a>(path: &'a RecordPath, record: &'a Record, values: bool) -> Shown<'a> {
+    let encoded = || record.content.data.iter().map(|(k, v)| (k.as_str(), STANDARD.encode(v.expose()))).collect();
+    Shown {
+        path: path.as_str(),
+        version: record.revision.version.stamp().to_string(),
+        checksum: checksum(&record.revision),
+        data: values.then(encoded),
     }
-    shown
 }
 
 fn show(path: &RecordPath, record: &Record, values: bool) {

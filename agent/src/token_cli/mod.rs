@@ -66,8 +66,9 @@ impl From<std::io::Error> for Failure {
 
 /// Runs a verb. Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict.
 pub fn main(args: TokenArgs) -> ExitCode {
-    // Warnings of the worker and the store; what a person is told goes through `output`.
-    drop(crate::log::start(LogFormat::Text, "warn"));
+    // What a person is told goes through `output`; lines of log are for whoever asks for them.
+    let level = std::env::var("HSM_LOG_LEVEL").unwrap_or_else(|_| "error".to_owned());
+    drop(crate::log::start(LogFormat::Text, &level));
     let outcome = match args.verb {
         Verb::List(verb) => inspect::list(&args.select, &verb),
         Verb::Get(verb) => inspect::get(&args.select, &verb),

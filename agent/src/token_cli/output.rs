@@ -3,8 +3,6 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use serde_json::Value as Json;
-
 use super::args::Format;
 use crate::config::{COMMIT, VERSION};
 
@@ -50,7 +48,7 @@ pub(super) fn confirm(question: &str) -> io::Result<bool> {
 }
 
 /// A JSON or YAML document.
-pub(super) fn document(format: Format, value: &Json) -> Result<(), super::Failure> {
+pub(super) fn document(format: Format, value: &impl serde::Serialize) -> Result<(), super::Failure> {
     let text = if format == Format::Yaml {
         serde_saphyr::to_string(value).map_err(|e| super::Failure::Other(e.to_string()))?
     } else {
