@@ -173,7 +173,7 @@ mod tests {
         }
         let now = start + SECOND * 10;
         assert_eq!(budget.next_start(now), NextStart::Exhausted);
-        assert_eq!(budget.recovers_in(now), Some(DAY - SECOND * 10));
+        assert_eq!(budget.recovers_in(now), DAY.checked_sub(SECOND * 10));
         assert_eq!(budget.next_start(start + DAY), NextStart::Allowed);
         assert_eq!(budget.logins_in_last_day(start + DAY), 2);
     }

@@ -57,7 +57,7 @@ pub enum Visibility {
 pub struct ObjectInfo {
     /// Its handle in this epoch.
     pub handle: ObjectHandle,
-    /// CKA_LABEL; readable by anyone who holds the token.
+    /// CKA_LABEL; readable by anyone who holds the token. Empty where there is none, or it cannot be read.
     pub label: String,
     /// CKA_APPLICATION; empty where there is none.
     pub application: String,
@@ -76,6 +76,10 @@ pub struct TokenListing {
 
 /// The PIN flags of CK_TOKEN_INFO (PKCS#11 3.1, section 3.2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the flags of CK_TOKEN_INFO are independent of each other"
+)]
 pub struct PinFlags {
     /// CKF_USER_PIN_COUNT_LOW: a wrong try was made since the last good login.
     pub count_low: bool,

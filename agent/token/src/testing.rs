@@ -77,7 +77,7 @@ impl SoftHsm {
     /// Initialises one more token. The SO-PIN is [`SoftHsm::SO_PIN`].
     pub fn init(&self, label: &str, pin: &Pin) -> Result<TokenInfo, TokenError> {
         let so_pin = Pin::exactly(Self::SO_PIN.to_owned());
-        let limit = Duration::from_secs(60);
+        let limit = Duration::from_mins(1);
         init_software_token(
             &self.worker,
             limit,

@@ -12,8 +12,7 @@ pub(crate) const P256_PARAMS: [u8; 10] = [0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x
 /// it, or raw, as older modules give it.
 pub(crate) fn normalise(operation: &'static str, value: &[u8]) -> Result<Vec<u8>, TokenError> {
     let raw = match value {
-        [0x04, 0x41, raw @ ..] if raw.len() == POINT_LEN => raw,
-        [0x04, 0x81, 0x41, raw @ ..] if raw.len() == POINT_LEN => raw,
+        [0x04, 0x41, raw @ ..] | [0x04, 0x81, 0x41, raw @ ..] if raw.len() == POINT_LEN => raw,
         raw => raw,
     };
     check(operation, raw)?;

@@ -1,7 +1,7 @@
 //! Initialising a software token through C_InitToken.
 //!
 //! Never on hardware: C_InitToken wipes a Pico HSM and then fails, and setting its label crashes the firmware
-//! (TOKEN.md section 1). Those are personalised with the SC-HSM INITIALIZE command.
+//! (measured on firmware 6.6). Those are personalised with the SC-HSM INITIALIZE command.
 
 use std::path::Path;
 

@@ -13,6 +13,7 @@ mod objects;
 mod pin_guard;
 mod return_values;
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use cryptoki::error::Error;
@@ -132,7 +133,16 @@ impl Pkcs11Token {
             Err(error) => return Err(self.note(error)),
         };
         let digest = self.memory.digest(pin);
-        pin_guard::permit(operation, found.info.pin, self.memory.known(&digest))?;
+        pin_guard::permit(operation, found.info.pin, self.memory.known(&digest)).map_err(|mut error| {
+            if let (ErrorClass::PinIncorrect, Some(path)) = (error.class, self.memory.path()) {
+                let _ = write!(
+                    error.message,
+                    " (if the token's PIN has been set to this one since, remove {})",
+                    path.display()
+                );
+            }
+            error
+        })?;
         for pin in lengths {
             pin_guard::fits(operation, pin, found.lengths)?;
         }

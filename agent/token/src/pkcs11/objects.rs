@@ -66,7 +66,18 @@ impl Pkcs11Token {
             // What does not say is taken for private: a public object is trusted for less.
             visibility: Visibility::Private,
         };
-        for attribute in self.attributes(object, &wanted, operation)? {
+        let attributes = match self.session.get_attributes(object, &wanted) {
+            Ok(attributes) => attributes,
+            Err(error) => {
+                let error = token_error(operation, &error);
+                if self.one_object_only(&error) {
+                    // It is there and it counts; its name stays empty, and reading it says what it is.
+                    return Ok(info);
+                }
+                return Err(self.note(error));
+            }
+        };
+        for attribute in attributes {
             match attribute {
                 Attribute::Label(bytes) => info.label = text(&bytes),
                 Attribute::Application(bytes) => info.application = text(&bytes),
@@ -75,6 +86,12 @@ impl Pkcs11Token {
             }
         }
         Ok(info)
+    }
+
+    /// Whether an error concerns one object: the ghost of a create or destroy that was cut short is listed and cannot
+    /// be read, for ever, while everything else can. A token that is going away fails as a whole.
+    fn one_object_only(&self, error: &TokenError) -> bool {
+        matches!(error.class, ErrorClass::Module | ErrorClass::Invalid) && self.session_alive()
     }
 
     pub(super) fn read_object(&mut self, handle: ObjectHandle) -> Result<Zeroizing<Vec<u8>>, TokenError> {
@@ -88,8 +105,7 @@ impl Pkcs11Token {
             Ok(attributes) => value_of(attributes).ok_or_else(|| damaged("it gives no value", None)),
             Err(error) => {
                 let error = token_error(OPERATION, &error);
-                // A ghost (TOKEN.md section 5) fails alone; a token that is going away fails as a whole.
-                if matches!(error.class, ErrorClass::Module | ErrorClass::Invalid) && self.session_alive() {
+                if self.one_object_only(&error) {
                     return Err(damaged(
                         "the session is alive, but its value cannot be read",
                         error.code,

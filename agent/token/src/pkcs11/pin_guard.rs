@@ -26,13 +26,17 @@ pub(crate) fn permit(operation: &'static str, flags: PinFlags, known: Known) -> 
             "one PIN try is left, and it is kept for a person: log in by hand with the right PIN",
         );
     }
-    if known == Known::Failed || (known == Known::Pending && flags.count_low) {
-        return refuse(
+    match known {
+        Known::Failed => refuse(
             ErrorClass::PinIncorrect,
             "this PIN is known to be wrong and was not tried again; give another one",
-        );
+        ),
+        Known::Pending if flags.count_low => refuse(
+            ErrorClass::PinIncorrect,
+            "this PIN was sent before, its answer was lost, and the token counts a wrong try; it was not tried again",
+        ),
+        Known::Pending | Known::Nothing => Ok(()),
     }
-    Ok(())
 }
 
 /// Whether the token takes PINs of this one's length. Too short or too long, it would answer CKR_PIN_LEN_RANGE at best.

@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn what_real_tokens_answer() {
-        // TOKEN.md section 5: removal, full, PIN.
+        // Measured on a Pico HSM through OpenSC: removal, full, PIN.
         for (code, name, class) in [
             (0x32, "CKR_DEVICE_REMOVED", ErrorClass::SessionLost),
             (0xB3, "CKR_SESSION_HANDLE_INVALID", ErrorClass::SessionLost),

@@ -64,7 +64,7 @@ impl Child {
     fn answer(&mut self, request: Request) -> Response {
         let Request {
             id,
-            request_id,
+            call: request_id,
             command,
         } = request;
         let operation = command.as_ref().map_or("unknown", name);

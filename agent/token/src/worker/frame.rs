@@ -116,7 +116,7 @@ mod tests {
     fn request() -> Request {
         Request {
             id: 7,
-            request_id: "r".into(),
+            call: "r".into(),
             command: Some(Command::Read(9)),
         }
     }

@@ -1,5 +1,6 @@
 //! What the child does to protect the PIN and the values that pass through it. All of it through nix's safe wrappers.
 
+use nix::errno::Errno;
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::prctl::{set_dumpable, set_pdeathsig};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
@@ -14,29 +15,33 @@ const LAST_COMMAND: Duration = Duration::from_secs(30);
 /// Does it, and says what was refused (a container may lack the rights for some).
 pub(super) fn harden() -> Vec<String> {
     let mut refused = Vec::new();
-    let mut note = |what: &str, result: nix::Result<()>| {
-        if let Err(errno) = result {
-            refused.push(format!("{what}: {}", errno.desc()));
+    let mut note = |what: &str, result: Result<(), String>| {
+        if let Err(why) = result {
+            refused.push(format!("{what}: {why}"));
         }
     };
+    let text = |errno: Errno| errno.desc().to_owned();
     // prctl(2) PR_SET_DUMPABLE: no core dump, no ptrace and no /proc/PID/mem by the same user.
-    note("PR_SET_DUMPABLE", set_dumpable(false));
-    note("RLIMIT_CORE", setrlimit(Resource::RLIMIT_CORE, 0, 0));
+    note("PR_SET_DUMPABLE", set_dumpable(false).map_err(text));
+    note(
+        "RLIMIT_CORE",
+        setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(text),
+    );
     note("mlockall", lock_memory());
-    note("signals", outlive_signals());
+    note("signals", outlive_signals().map_err(text));
     refused
 }
 
 /// mlockall(2). Locking what is mapped later as well makes allocations fail at the limit, so that only without one.
-fn lock_memory() -> nix::Result<()> {
+fn lock_memory() -> Result<(), String> {
     let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
-    match getrlimit(Resource::RLIMIT_MEMLOCK)? {
-        (RLIM_INFINITY, _) => mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE),
-        _ => {
-            mlockall(MlockAllFlags::MCL_CURRENT)?;
-            Err(nix::errno::Errno::EPERM)
-        }
+    let (limit, _) = getrlimit(Resource::RLIMIT_MEMLOCK).map_err(|e| e.desc().to_owned())?;
+    if limit == RLIM_INFINITY {
+        return mlockall(MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE)
+            .map_err(|e| e.desc().to_owned());
     }
+    mlockall(MlockAllFlags::MCL_CURRENT).map_err(|e| format!("{} (limit {limit} bytes)", e.desc()))?;
+    Err(format!("only what is mapped now is locked (limit {limit} bytes)"))
 }
 
 /// A write to a token is several APDUs; ended between two of them it may leave a ghost. So a signal does not end the

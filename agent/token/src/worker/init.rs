@@ -43,7 +43,7 @@ pub fn init_software_token(
     };
     let request = Request {
         id: 1,
-        request_id: String::new(),
+        call: String::new(),
         command: Some(Command::InitSoftwareToken(command)),
     };
     let unknown = |message| TokenError::new(ErrorClass::Unreachable, OPERATION, message);

@@ -140,27 +140,27 @@ impl Keeper {
         })?;
         self.shared.pid.store(u64::from(process.pid()), Ordering::Release);
         self.process = Some(process);
-        match self.exchange(Command::Hello(Nothing {}), due)? {
-            Answer::Hello(Hello {
-                protocol: PROTOCOL,
-                refused,
-            }) => {
-                if !refused.is_empty() {
-                    tracing::warn!(
-                        refused = refused.join("; "),
-                        "The token worker could not protect itself fully."
-                    );
-                }
-                Ok(())
+        let answer = self.exchange(Command::Hello(Nothing {}), due);
+        if let Ok(Answer::Hello(Hello {
+            protocol: PROTOCOL,
+            refused,
+        })) = answer
+        {
+            if !refused.is_empty() {
+                tracing::warn!(
+                    refused = refused.join("; "),
+                    "The token worker could not protect itself fully."
+                );
             }
-            _ => {
-                self.end(due.shutdown);
-                Err(trouble(format!(
-                    "{} is not the token worker of this version; was the program replaced? Restart the agent",
-                    worker.program.display()
-                )))
-            }
+            return Ok(());
         }
+        self.end(due.shutdown);
+        answer.and_then(|_| {
+            Err(trouble(format!(
+                "{} is not the token worker of this version; was the program replaced? Restart the agent",
+                worker.program.display()
+            )))
+        })
     }
 
     /// One command and its answer. Without an answer in time the worker is killed; the outcome is then unknown.
@@ -171,7 +171,7 @@ impl Keeper {
         let login = matches!(command, Command::Login(_) | Command::ChangePin(_));
         let request = Request {
             id,
-            request_id: due.request_id.clone(),
+            call: due.request_id.clone(),
             command: Some(command),
         };
         let Some(process) = self.process.as_mut() else {

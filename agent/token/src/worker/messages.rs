@@ -17,7 +17,7 @@ pub(crate) struct Request {
     pub(crate) id: u64,
     /// The id that the call has in all logs; may be empty.
     #[prost(string, tag = "2")]
-    pub(crate) request_id: String,
+    pub(crate) call: String,
     #[prost(
         oneof = "Command",
         tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24"
@@ -230,6 +230,10 @@ pub(crate) struct Hello {
 
 #[derive(Clone, PartialEq, prost::Message)]
 #[prost(skip_debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the flags of CK_TOKEN_INFO are bools"
+)]
 pub(crate) struct Info {
     #[prost(string, tag = "1")]
     pub(crate) label: String,
