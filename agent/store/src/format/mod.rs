@@ -123,6 +123,8 @@ pub(crate) use entry::{
 };
 pub(crate) use identity::{decode_identity, encode_identity};
 pub use key::Fingerprint;
+#[cfg(test)]
+pub(crate) use key::StoreId;
 pub(crate) use key::{StoreKeys, WRAPPED_LEN, Wrapped, random_ephemeral, wrap};
 pub(crate) use object::{ObjectId, SEALED_OVERHEAD, Sealed, SetId, open, seal};
 pub(crate) use wire::Malformed;

@@ -5,6 +5,8 @@
 
 mod bury;
 mod open;
+#[cfg(test)]
+mod pages;
 mod place;
 mod provision;
 mod read;
@@ -17,8 +19,10 @@ use std::time::Instant;
 use hsm_token::{ErrorClass, ObjectHandle, Token, TokenError};
 use hsm_types::{Content, Origin, RecordPath, Revision, Stamp, TokenId, Tombstone, Version};
 
+use zeroize::Zeroizing;
+
 use crate::catalog::{Assemblies, Objects};
-use crate::format::{Damage, Fingerprint, ObjectId, StoreKeys};
+use crate::format::{Damage, Fingerprint, ObjectId, SetId, StoreKeys};
 use crate::{Index, Options, StoreError, WriterLock};
 
 pub use open::identify;
@@ -115,6 +119,10 @@ pub struct Store<T: Token> {
     void: bool,
     objects: Objects,
     assemblies: Assemblies,
+    /// Parts of chunked records that were just read or written, until they are put together and checked.
+    parts: BTreeMap<(SetId, usize), Zeroizing<Vec<u8>>>,
+    /// Whether something has changed since the index was made.
+    stale: bool,
     /// Objects of ours by label that cannot be used, with the handles that were tried.
     unusable: BTreeMap<String, (Vec<ObjectHandle>, Damage)>,
     /// Damage that hides no record: of the identity or of one copy of the store key.

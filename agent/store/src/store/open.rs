@@ -162,6 +162,8 @@ impl<T: Token> Store<T> {
             void: false,
             objects: BTreeMap::new(),
             assemblies: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            stale: true,
             unusable: BTreeMap::new(),
             blemishes,
             garbage: BTreeMap::new(),

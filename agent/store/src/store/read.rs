@@ -103,7 +103,12 @@ impl<T: Token> Store<T> {
         }
     }
 
-    pub(super) fn read_part(&mut self, id: ObjectId, set: SetId) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    pub(super) fn read_part(
+        &mut self,
+        id: ObjectId,
+        set: SetId,
+        index: usize,
+    ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let sealed = self.read_sealed(id).map_err(|failed| match failed {
             Failed::Stale => StoreError::ReadBack,
             Failed::Error(error) => error,
@@ -112,7 +117,7 @@ impl<T: Token> Store<T> {
             .entries
             .into_iter()
             .find_map(|entry| match entry {
-                Entry::Body(body) if body.set == set => Some(body.part),
+                Entry::Body(body) if body.set == set && body.index == index => Some(body.part),
                 _ => None,
             })
             .ok_or(StoreError::ReadBack)

@@ -17,9 +17,6 @@ use crate::{ObjectCounts, StoreError};
 /// How often a listing is repeated because an object went away between listing and reading it.
 const RELISTS: usize = 4;
 
-/// Parts that were just read, so that a chunked record is not read twice at open.
-type Parts = BTreeMap<ObjectId, Zeroizing<Vec<u8>>>;
-
 /// The objects of ours in a listing.
 #[derive(Default)]
 struct Ours {
@@ -61,14 +58,14 @@ impl<T: Token> Store<T> {
 
     /// Before a write: looks at the token again, and tries once more what could not be read.
     pub(super) fn rescan(&mut self) -> Result<(), StoreError> {
+        let unusable = self.unusable.len();
         self.unusable
             .retain(|_, (_, damage)| !matches!(damage, Damage::Unreadable(_)));
+        self.stale |= unusable != self.unusable.len();
         self.scan()
     }
 
     pub(super) fn scan(&mut self) -> Result<(), StoreError> {
-        let mut parts = Parts::new();
-        let mut changed = self.index == crate::Index::default();
         for round in 1..=RELISTS {
             let listing = self.token.list();
             let listing = self.noted(listing)?;
@@ -80,28 +77,26 @@ impl<T: Token> Store<T> {
             for object in listing.data {
                 ours.add(object.label, object.handle);
             }
-            changed |= self.index.counts
+            self.stale |= self.index.counts
                 != ObjectCounts {
                     pending: self.index.counts.pending,
                     ..ours.counts
                 };
             self.index.counts = ours.counts;
             let last = round == RELISTS;
-            let (vanished, moved) = self.take_in(&ours, &mut parts, last)?;
-            changed |= moved;
-            if !vanished {
+            if !self.take_in(&ours, last)? {
                 break;
             }
         }
-        if changed {
-            self.assemble(&mut parts)?;
-            self.rebuild();
+        if self.stale {
+            self.reindex()?;
         }
         Ok(())
     }
 
-    /// Reads what is new; says whether something went away meanwhile, and whether anything changed.
-    fn take_in(&mut self, ours: &Ours, parts: &mut Parts, last: bool) -> Result<(bool, bool), StoreError> {
+    /// Reads what is new; says whether something went away meanwhile. What has changed is noted at once, since an
+    /// error may end this half way.
+    fn take_in(&mut self, ours: &Ours, last: bool) -> Result<bool, StoreError> {
         let (known, unusable) = (self.objects.len(), self.unusable.len());
         self.objects.retain(|id, known| {
             ours.sealed
@@ -115,10 +110,10 @@ impl<T: Token> Store<T> {
             });
             there == Some(tried)
         });
-        let mut changed = known != self.objects.len() || unusable != self.unusable.len();
+        self.stale |= known != self.objects.len() || unusable != self.unusable.len();
         let mut vanished = false;
         for (label, handles) in &ours.strange {
-            changed |= !self.unusable.contains_key(label);
+            self.stale |= !self.unusable.contains_key(label);
             self.unusable
                 .insert(label.clone(), (handles.clone(), Damage::Name));
         }
@@ -127,10 +122,10 @@ impl<T: Token> Store<T> {
             if self.objects.contains_key(id) || self.unusable.contains_key(&label) {
                 continue;
             }
-            changed = true;
+            self.stale = true;
             let damage = match handles.as_slice() {
                 [handle] => match self.token.read(*handle) {
-                    Ok(value) => self.learn(*id, *handle, &value, parts).err(),
+                    Ok(value) => self.learn(*id, *handle, &value).err(),
                     Err(error) if of_the_object(&error) && !last => {
                         vanished = true;
                         continue;
@@ -147,17 +142,11 @@ impl<T: Token> Store<T> {
         if self.token.epoch() != self.epoch {
             return Err(StoreError::Void);
         }
-        Ok((vanished, changed))
+        Ok(vanished)
     }
 
     /// Opens one object and keeps what it holds, without values.
-    fn learn(
-        &mut self,
-        id: ObjectId,
-        handle: ObjectHandle,
-        value: &[u8],
-        parts: &mut Parts,
-    ) -> Result<(), Damage> {
+    fn learn(&mut self, id: ObjectId, handle: ObjectHandle, value: &[u8]) -> Result<(), Damage> {
         let sealed = format::open(&self.keys, id, value)?;
         let items = sealed
             .entries
@@ -172,7 +161,7 @@ impl<T: Token> Store<T> {
                 Entry::Tombstone(tombstone) => Item::Tombstone(tombstone),
                 Entry::Head(head) => Item::Head { head, history: false },
                 Entry::HistoryHead(head) => Item::Head { head, history: true },
-                Entry::Body(body) => Item::Body(keep_part(id, body, parts)),
+                Entry::Body(body) => Item::Body(self.keep_part(body)),
                 Entry::Compaction => Item::Compaction,
             })
             .collect();
@@ -184,7 +173,19 @@ impl<T: Token> Store<T> {
             items,
         };
         self.objects.insert(id, known);
+        self.stale = true;
         Ok(())
+    }
+
+    fn keep_part(&mut self, body: ChunkBody) -> BodyItem {
+        self.parts.insert((body.set, body.index), body.part);
+        BodyItem {
+            path: body.path,
+            stamp: body.stamp,
+            set: body.set,
+            index: body.index,
+            chunks: body.chunks,
+        }
     }
 
     /// Takes in an object that this store has just written and read back.
@@ -194,8 +195,7 @@ impl<T: Token> Store<T> {
         handle: ObjectHandle,
         value: &[u8],
     ) -> Result<(), StoreError> {
-        let mut parts = Parts::new();
-        if self.learn(id, handle, value, &mut parts).is_err() {
+        if self.learn(id, handle, value).is_err() {
             self.void = true;
             return Err(StoreError::ReadBack);
         }
@@ -205,13 +205,16 @@ impl<T: Token> Store<T> {
 
     /// Index and garbage anew after a change.
     pub(super) fn reindex(&mut self) -> Result<(), StoreError> {
-        self.assemble(&mut Parts::new())?;
+        self.stale = true;
+        self.assemble()?;
         self.rebuild();
+        self.parts.clear();
+        self.stale = false;
         Ok(())
     }
 
     /// Puts the chunks of each set together, once; checks them, and keeps no value.
-    fn assemble(&mut self, parts: &mut Parts) -> Result<(), StoreError> {
+    fn assemble(&mut self) -> Result<(), StoreError> {
         let objects = &self.objects;
         self.assemblies.retain(|_, assembly| match assembly {
             Assembly::Whole { head, parts } => {
@@ -251,11 +254,7 @@ impl<T: Token> Store<T> {
             let whole =
                 bodies.iter().enumerate().all(|(at, (index, _))| at == *index) && bodies.len() == head.chunks;
             let ids: Vec<ObjectId> = bodies.iter().map(|(_, id)| *id).collect();
-            let record = if whole {
-                self.join(&head, &ids, parts)?
-            } else {
-                None
-            };
+            let record = if whole { self.join(&head, &ids)? } else { None };
             let assembly = match record {
                 Some(record) => Assembly::Whole {
                     head: Arc::new(summary(&record, object, true)),
@@ -269,26 +268,21 @@ impl<T: Token> Store<T> {
     }
 
     /// The record in the given chunks, if they are what the head says.
-    fn join(
-        &mut self,
-        head: &ChunkHead,
-        ids: &[ObjectId],
-        parts: &mut Parts,
-    ) -> Result<Option<RecordEntry>, StoreError> {
+    fn join(&mut self, head: &ChunkHead, ids: &[ObjectId]) -> Result<Option<RecordEntry>, StoreError> {
         let mut tail = Zeroizing::new(Vec::with_capacity(head.length.min(2 * super::MAX_RECORD)));
-        for id in ids {
+        for (index, id) in ids.iter().enumerate() {
             let same = self.objects.get(id).is_some_and(|known| {
                 known.items.iter().any(|item| {
-                    matches!(item, Item::Body(body) if body.set == head.set && body.chunks == head.chunks
+                    matches!(item, Item::Body(body) if body.set == head.set && body.index == index && body.chunks == head.chunks
                         && body.path == head.path && body.stamp == head.stamp)
                 })
             });
             if !same {
                 return Ok(None);
             }
-            let part = match parts.remove(id) {
+            let part = match self.parts.remove(&(head.set, index)) {
                 Some(part) => part,
-                None => self.read_part(*id, head.set)?,
+                None => self.read_part(*id, head.set, index)?,
             };
             if tail.len() + part.len() > tail.capacity() {
                 return Ok(None);
@@ -308,7 +302,7 @@ impl<T: Token> Store<T> {
             return Ok(None);
         };
         let ids = parts.clone();
-        self.join(head, &ids, &mut Parts::new())
+        self.join(head, &ids)
     }
 
     fn rebuild(&mut self) {
@@ -360,17 +354,6 @@ impl Ours {
             self.strange.entry(label).or_default().push(handle);
         }
         self.counts.ours += 1;
-    }
-}
-
-fn keep_part(id: ObjectId, body: ChunkBody, parts: &mut Parts) -> BodyItem {
-    parts.insert(id, body.part);
-    BodyItem {
-        path: body.path,
-        stamp: body.stamp,
-        set: body.set,
-        index: body.index,
-        chunks: body.chunks,
     }
 }
 

@@ -109,6 +109,7 @@ fn settle_next(world: &World, store: &mut MemoryStore, what: &str) {
     world.clock().sleep(SETTLE);
     store.settle().unwrap();
     assert_eq!(store.pending(), 0, "{what}");
+    assert_eq!(store.index().entries()[&path(SUBJECT)].heads.len(), 1, "{what}");
     world.clock().sleep(SETTLE);
     let mut store = open(world);
     assert_eq!(values(&mut store, SUBJECT), one("next", &next), "{what}");
