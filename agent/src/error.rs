@@ -48,12 +48,21 @@ pub struct OpError {
 impl OpError {
     /// An error that leaves the token's session alone.
     pub fn new(kind: Kind, reason: Option<Reason>, message: impl Into<String>) -> Self {
-        Self { kind, reason, message: message.into(), ends_epoch: false }
+        Self {
+            kind,
+            reason,
+            message: message.into(),
+            ends_epoch: false,
+        }
     }
 
     /// Known to be absent.
     pub fn not_found(path: &hsm_types::RecordPath) -> Self {
-        Self::new(Kind::NotFound, Some(Reason::PathNotFound), format!("{path} is not on the token"))
+        Self::new(
+            Kind::NotFound,
+            Some(Reason::PathNotFound),
+            format!("{path} is not on the token"),
+        )
     }
 
     /// The label of the metric's `result`.
@@ -106,9 +115,9 @@ impl From<&TokenError> for OpError {
     fn from(error: &TokenError) -> Self {
         let (kind, reason) = match error.class {
             ErrorClass::TokenAbsent => (Kind::Unknown, Some(Reason::TokenAbsent)),
-            ErrorClass::Unreachable
-            | ErrorClass::SessionLost
-            | ErrorClass::NoSuchObject => (Kind::Unknown, Some(Reason::TokenUnhealthy)),
+            ErrorClass::Unreachable | ErrorClass::SessionLost | ErrorClass::NoSuchObject => {
+                (Kind::Unknown, Some(Reason::TokenUnhealthy))
+            }
             ErrorClass::Module => (Kind::Unknown, Some(Reason::ModuleError)),
             ErrorClass::ObjectDamaged => (Kind::Unknown, Some(Reason::RecordDamaged)),
             ErrorClass::Busy => (Kind::Busy, None),
@@ -124,7 +133,12 @@ impl From<&TokenError> for OpError {
         } else {
             error.to_string()
         };
-        Self { kind, reason, message, ends_epoch }
+        Self {
+            kind,
+            reason,
+            message,
+            ends_epoch,
+        }
     }
 }
 
@@ -132,7 +146,9 @@ impl From<&StoreError> for OpError {
     fn from(error: &StoreError) -> Self {
         let (kind, reason) = match error {
             StoreError::Token(token) => return token.into(),
-            StoreError::Void | StoreError::ReadBack => (Kind::Unknown, Some(Reason::TokenUnhealthy)),
+            StoreError::Void | StoreError::ReadBack | StoreError::Compacting => {
+                (Kind::Unknown, Some(Reason::TokenUnhealthy))
+            }
             StoreError::VersionMismatch { .. } | StoreError::Diverged { .. } => {
                 (Kind::Conflict, Some(Reason::ConflictPending))
             }
@@ -143,7 +159,6 @@ impl From<&StoreError> for OpError {
             StoreError::NoIdentity | StoreError::NotBlank(_) => (Kind::Refused, None),
             StoreError::StoreKeyMissing(_) => (Kind::Unknown, Some(Reason::StoreKeyMissing)),
             StoreError::Damaged { .. } => (Kind::Unknown, Some(Reason::RecordDamaged)),
-            StoreError::Compacting => (Kind::Unknown, Some(Reason::TokenUnhealthy)),
             StoreError::LockHeld(_) => (Kind::Busy, Some(Reason::TokenInUse)),
             StoreError::Lock { .. } | StoreError::Crypto => (Kind::Internal, Some(Reason::TokenUnhealthy)),
         };
@@ -158,7 +173,12 @@ impl From<&StoreError> for OpError {
             }
             _ => error.to_string(),
         };
-        Self { kind, reason, message, ends_epoch: matches!(error, StoreError::Void | StoreError::ReadBack) }
+        Self {
+            kind,
+            reason,
+            message,
+            ends_epoch: matches!(error, StoreError::Void | StoreError::ReadBack),
+        }
     }
 }
 
@@ -235,7 +255,11 @@ mod tests {
             (C::PinLength, Code::FailedPrecondition),
             (C::PinLocked, Code::FailedPrecondition),
         ] {
-            assert_eq!(OpError::from(TokenError::new(class, "op", "m")).code(), code, "{class:?}");
+            assert_eq!(
+                OpError::from(TokenError::new(class, "op", "m")).code(),
+                code,
+                "{class:?}"
+            );
         }
         assert_eq!(OpError::not_found(&path()).code(), Code::NotFound);
         assert_eq!(OpError::not_found(&path()).exit_code(), 3);
@@ -243,19 +267,35 @@ mod tests {
 
     #[test]
     fn store_errors_have_codes_reasons_and_exit_codes() {
-        let mismatch = OpError::from(StoreError::VersionMismatch { path: path(), current: None });
-        assert_eq!((mismatch.code(), mismatch.exit_code()), (Code::FailedPrecondition, 4));
+        let mismatch = OpError::from(StoreError::VersionMismatch {
+            path: path(),
+            current: None,
+        });
+        assert_eq!(
+            (mismatch.code(), mismatch.exit_code()),
+            (Code::FailedPrecondition, 4)
+        );
         assert!(mismatch.message.contains("current: absent"));
-        let full = StoreError::TokenFull { objects: 116, needed: 1, limit: 116 };
+        let full = StoreError::TokenFull {
+            objects: 116,
+            needed: 1,
+            limit: 116,
+        };
         let status = OpError::from(full).status("r1");
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(status.metadata().get(REASON_KEY).unwrap(), "TokenFull");
         assert!(status.message().ends_with("(request_id r1)"));
-        let damaged = StoreError::Damaged { path: Some(path()), objects: vec![] };
+        let damaged = StoreError::Damaged {
+            path: Some(path()),
+            objects: vec![],
+        };
         assert_eq!(OpError::from(damaged).code(), Code::Unavailable);
         let large = StoreError::ValueTooLarge { size: 2, max: 1 };
         assert_eq!(OpError::from(large).code(), Code::InvalidArgument);
-        assert_eq!(OpError::from(StoreError::LockHeld(std::time::Duration::ZERO)).code(), Code::Aborted);
+        assert_eq!(
+            OpError::from(StoreError::LockHeld(std::time::Duration::ZERO)).code(),
+            Code::Aborted
+        );
         assert!(OpError::from(StoreError::Void).ends_epoch);
     }
 }

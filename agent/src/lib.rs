@@ -5,6 +5,7 @@ pub mod actor;
 pub mod config;
 pub mod error;
 pub mod health;
+pub mod hex;
 pub mod log;
 pub mod metrics;
 pub mod random;

@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::TokenWorker => hsm_agent::worker_main(),
         Command::Version => hsm_agent::token_cli::print_version(),
-        Command::Token(args) => hsm_agent::token_cli::main(args),
-        Command::Run(args) => hsm_agent::run::main(*args),
+        Command::Token(args) => hsm_agent::token_cli::main(&args),
+        Command::Run(args) => hsm_agent::run::main(&args),
     }
 }

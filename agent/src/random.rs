@@ -14,7 +14,7 @@ pub fn bytes<const N: usize>() -> [u8; N] {
 
 /// `N` random bytes as hexadecimal digits.
 pub fn hex<const N: usize>() -> String {
-    bytes::<N>().iter().map(|b| format!("{b:02x}")).collect()
+    crate::hex::text(&bytes::<N>())
 }
 
 /// A random PIN of 15 characters (the longest that a Pico HSM takes) from 55 that are not mistaken for each other.

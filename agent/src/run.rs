@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use hsm_proto::agent::identity_server::IdentityServer;
 use hsm_proto::agent::records_server::RecordsServer;
 use hsm_proto::agent::tokens_server::TokensServer;
@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::actor::{ActorConfig, TokenHandle, start};
@@ -25,7 +26,7 @@ use crate::service::{Agent, IdentityService, MAX_MESSAGE, RecordsService, Tokens
 use crate::state::{Configured, Fences};
 
 /// Runs the agent. Exit codes: 0 asked to stop, 1 failed, 2 cannot be configured so.
-pub fn main(args: RunArgs) -> ExitCode {
+pub fn main(args: &RunArgs) -> ExitCode {
     let config = match log::start(args.log_format, &args.log_level).and_then(|()| args.validate()) {
         Ok(config) => config,
         Err(error) => {
@@ -33,7 +34,10 @@ pub fn main(args: RunArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+    if rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .is_err()
+    {
         crate::token_cli::complain("another TLS provider was installed before ours");
         return ExitCode::FAILURE;
     }
@@ -61,15 +65,22 @@ struct Running {
     tasks: JoinSet<(&'static str, Result<()>)>,
     tokens: Vec<TokenHandle>,
     stop_serving: watch::Sender<bool>,
-    stop_health: watch::Sender<bool>,
+    grpc_ended: CancellationToken,
+    tokens_ended: CancellationToken,
 }
+
+/// How long idle connections get to say goodbye at shutdown.
+const DEAF_CLIENTS: Duration = Duration::from_secs(2);
+/// Longer than the worker's limit for a write and its grace.
+const TOKEN_CLOSES: Duration = Duration::from_secs(70);
 
 async fn run(config: RunConfig) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be watched")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
     let metrics = Arc::new(Metrics::default());
 
-    crate::token_open::prepare(&config.token).context("the folders cannot be made; see --runtime-dir and --state-dir")?;
+    crate::token_open::prepare(&config.token)
+        .context("the folders cannot be made; see --runtime-dir and --state-dir")?;
     let fences = Arc::new(Fences::load(&config.token.state_dir).context("the fences cannot be read")?);
     let configured = Configured::load(&config.token.state_dir).context("the configuration cannot be read")?;
     let tls = Arc::new(Tls::load(config.tls.clone()).context("TLS cannot be set up")?);
@@ -95,7 +106,13 @@ async fn run(config: RunConfig) -> Result<()> {
         metrics: Arc::clone(&metrics),
     })
     .context("the token's thread cannot be started")?;
-    tasks.spawn(async move { ("token", ended.await.context("the token's thread panicked")) });
+    let tokens_ended = CancellationToken::new();
+    let guard = tokens_ended.clone().drop_guard();
+    tasks.spawn(async move {
+        let ended = ended.await.context("the token's thread panicked");
+        drop(guard);
+        ("token", ended)
+    });
 
     let (stop_serving, _) = watch::channel(false);
     let agent = Arc::new(Agent {
@@ -107,19 +124,19 @@ async fn run(config: RunConfig) -> Result<()> {
         serving: AtomicBool::new(true),
         stop: stop_serving.subscribe(),
     });
-    let (stop_health, _) = watch::channel(false);
-
-    let health = Arc::new(Health { ready: AtomicBool::new(true), metrics, tls: Arc::clone(&tls) });
+    let health = Arc::new(Health {
+        ready: AtomicBool::new(true),
+        metrics,
+        tls: Arc::clone(&tls),
+    });
     let app = routes(Arc::clone(&health));
-    let stopped = told(stop_health.subscribe());
     tasks.spawn(async move {
-        let served = axum::serve(health_listener, app).with_graceful_shutdown(stopped).await;
+        let served = axum::serve(health_listener, app).await;
         ("health", served.context("the health server failed"))
     });
     let watching = Arc::clone(&tls).watch(config.tls_reload_interval);
-    let stopped = told(stop_health.subscribe());
     tasks.spawn(async move {
-        tokio::select! { () = watching => {}, () = stopped => {} }
+        watching.await;
         ("tls", Ok(()))
     });
     let (connections, accepting) = incoming(listener, tls, config.controller_identity.as_str().into());
@@ -129,12 +146,16 @@ async fn run(config: RunConfig) -> Result<()> {
     });
     let stopped = told(stop_serving.subscribe());
     let shared = Arc::clone(&agent);
+    let calls = CallLayer::default();
+    let layer = calls.clone();
+    let grpc_ended = CancellationToken::new();
+    let guard = grpc_ended.clone().drop_guard();
     tasks.spawn(async move {
         let served = Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(20)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
             .http2_adaptive_window(Some(true))
-            .layer(CallLayer::default())
+            .layer(layer)
             .add_service(IdentityServer::new(IdentityService(Arc::clone(&shared))))
             .add_service(TokensServer::new(TokensService(Arc::clone(&shared))))
             .add_service(
@@ -144,10 +165,17 @@ async fn run(config: RunConfig) -> Result<()> {
             )
             .serve_with_incoming_shutdown(connections, stopped)
             .await;
+        drop(guard);
         ("grpc", served.context("the gRPC server failed"))
     });
 
-    let mut running = Running { tasks, tokens: vec![token], stop_serving, stop_health };
+    let mut running = Running {
+        tasks,
+        tokens: vec![token],
+        stop_serving,
+        grpc_ended,
+        tokens_ended,
+    };
     let failed = tokio::select! {
         _ = terminate.recv() => { tracing::info!("SIGTERM: the agent stops."); None }
         _ = interrupt.recv() => { tracing::info!("SIGINT: the agent stops."); None }
@@ -155,15 +183,13 @@ async fn run(config: RunConfig) -> Result<()> {
     };
     agent.serving.store(false, Ordering::Relaxed);
     health.ready.store(false, Ordering::Relaxed);
-    let drained = tokio::time::timeout(config.drain_timeout, drain(&mut running)).await;
-    match (failed, drained) {
-        (Some(error), _) => Err(error),
-        (None, Ok(result)) => {
-            tracing::info!("The agent has stopped.");
-            result
-        }
-        (None, Err(_)) => bail!("calls under way did not finish within --drain-timeout"),
+    let closed = close(&mut running, calls, config.drain_timeout).await;
+    if let Some(error) = failed {
+        return Err(error);
     }
+    closed?;
+    tracing::info!("The agent has stopped.");
+    Ok(())
 }
 
 /// Why a task that should run for ever has ended.
@@ -176,27 +202,28 @@ fn unexpected(ended: Option<Result<(&'static str, Result<()>), tokio::task::Join
     }
 }
 
-/// Calls first, then the tokens (which finish the write under way), then health.
-async fn drain(running: &mut Running) -> Result<()> {
+/// Calls first, then the tokens (which finish the write under way), then the rest.
+async fn close(running: &mut Running, calls: CallLayer, drain: Duration) -> Result<()> {
     let _ = running.stop_serving.send(true);
-    let mut left = ["grpc", "accept"].len();
-    while left > 0 {
-        match running.tasks.join_next().await {
-            Some(Ok((name @ ("grpc" | "accept"), result))) => {
-                left -= 1;
-                result.with_context(|| format!("the task {name} failed while stopping"))?;
-            }
-            other => return Err(unexpected(other)),
+    // A client that has gone silent holds its connection, but no call: it is not waited for.
+    let deaf = async {
+        calls.idle().await;
+        tokio::time::sleep(DEAF_CLIENTS).await;
+    };
+    tokio::select! {
+        () = running.grpc_ended.cancelled() => {}
+        () = deaf => {}
+        () = tokio::time::sleep(drain) => {
+            tracing::warn!("Calls under way did not finish within the drain timeout; their callers will see UNAVAILABLE.");
         }
     }
     for token in running.tokens.drain(..) {
         tokio::task::spawn_blocking(move || token.stop()).await?;
     }
-    let _ = running.stop_health.send(true);
-    while let Some(ended) = running.tasks.join_next().await {
-        let (name, result) = ended?;
-        result.with_context(|| format!("the task {name} failed while stopping"))?;
-    }
+    tokio::time::timeout(TOKEN_CLOSES, running.tokens_ended.cancelled())
+        .await
+        .context("the token did not finish its command in time; its outcome is unknown")?;
+    running.tasks.shutdown().await;
     Ok(())
 }
 

@@ -60,7 +60,10 @@ impl Actor {
         };
         let before = worker.restarts();
         let opened = worker.reopen();
-        self.config.metrics.restarts.inc_by(worker.restarts().saturating_sub(before));
+        self.config
+            .metrics
+            .restarts
+            .inc_by(worker.restarts().saturating_sub(before));
         match opened {
             Ok(()) => Ok(worker),
             Err(error) => {
@@ -84,7 +87,12 @@ impl Actor {
                     let message = format!(
                         "the token is {id}, and {named} was named with --token-id; no PIN was given to it"
                     );
-                    return Err(Down::new(State::NotAdmitted, Reason::TokenNotAdmitted, message, Wake::Later));
+                    return Err(Down::new(
+                        State::NotAdmitted,
+                        Reason::TokenNotAdmitted,
+                        message,
+                        Wake::Later,
+                    ));
                 }
             }
             // Without an identity it may be blank, or have lost that one object: the store tells, after login.
@@ -113,7 +121,9 @@ impl Actor {
             let word = result.as_ref().map_or_else(|e| login_word(e.class), |()| "ok");
             self.config.metrics.login(word);
         }
-        let outcome = result.as_ref().map_or_else(|e| OpError::from(e).result(), |()| "ok");
+        let outcome = result
+            .as_ref()
+            .map_or_else(|e| OpError::from(e).result(), |()| "ok");
         self.config.metrics.operation("login", outcome, begun.elapsed());
         match result {
             Ok(()) => {

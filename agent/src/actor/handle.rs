@@ -22,6 +22,9 @@ pub(super) struct Report {
     pub(super) ends_epoch: bool,
 }
 
+/// Work on an open store, or on the reason why it is not open.
+pub(super) type Run = Box<dyn FnOnce(Result<&mut Opened, OpError>) -> Report + Send>;
+
 /// What the thread is asked.
 pub(super) enum Command {
     /// Work on the open store; called with an error when it is not open.
@@ -29,10 +32,13 @@ pub(super) enum Command {
         call: Call,
         until: Instant,
         span: tracing::Span,
-        run: Box<dyn FnOnce(Result<&mut Opened, OpError>) -> Report + Send>,
+        run: Run,
     },
     /// Try this PIN.
-    Unlock { pin: Pin, reply: oneshot::Sender<Result<(), OpError>> },
+    Unlock {
+        pin: Pin,
+        reply: oneshot::Sender<Result<(), OpError>>,
+    },
     /// Finish and end.
     Stop,
 }
@@ -76,8 +82,14 @@ impl TokenHandle {
         let run = Box::new(move |store: Result<&mut Opened, OpError>| {
             let result = store.and_then(work);
             let report = match &result {
-                Ok(_) => Report { result: "ok", ends_epoch: false },
-                Err(e) => Report { result: e.result(), ends_epoch: e.ends_epoch },
+                Ok(_) => Report {
+                    result: "ok",
+                    ends_epoch: false,
+                },
+                Err(e) => Report {
+                    result: e.result(),
+                    ends_epoch: e.ends_epoch,
+                },
             };
             // The caller may have gone; what was done is in the view.
             drop(reply.send(result));
@@ -85,7 +97,12 @@ impl TokenHandle {
         });
         let until = Instant::now() + call.wait;
         let limit = call.wait;
-        self.send(Command::Job { call, until, span: tracing::Span::current(), run })?;
+        self.send(Command::Job {
+            call,
+            until,
+            span: tracing::Span::current(),
+            run,
+        })?;
         wait(limit, answer).await
     }
 
@@ -108,9 +125,11 @@ impl TokenHandle {
                 None,
                 "the token is busy with earlier calls; nothing was started, try again",
             ),
-            TrySendError::Disconnected(_) => {
-                OpError::new(Kind::Unknown, Some(Reason::TokenUnhealthy), "the agent is stopping; nothing was started")
-            }
+            TrySendError::Disconnected(_) => OpError::new(
+                Kind::Unknown,
+                Some(Reason::TokenUnhealthy),
+                "the agent is stopping; nothing was started",
+            ),
         })
     }
 }
@@ -119,7 +138,11 @@ async fn wait<T>(limit: Duration, answer: oneshot::Receiver<Result<T, OpError>>)
     let unknown = |message: &str| Err(OpError::new(Kind::Unknown, Some(Reason::TokenUnhealthy), message));
     match tokio::time::timeout(limit, answer).await {
         Ok(Ok(result)) => result,
-        Ok(Err(_)) => unknown("the agent stopped during the call; the outcome is unknown, read again before deciding"),
-        Err(_) => unknown("the token did not answer in time; the outcome is unknown, read again before deciding"),
+        Ok(Err(_)) => {
+            unknown("the agent stopped during the call; the outcome is unknown, read again before deciding")
+        }
+        Err(_) => {
+            unknown("the token did not answer in time; the outcome is unknown, read again before deciding")
+        }
     }
 }

@@ -21,7 +21,12 @@ pub struct PinSource {
 impl PinSource {
     /// Reads nothing yet.
     pub fn new(file: Option<PathBuf>) -> Self {
-        Self { file, given: None, refused: None, salt: crate::random::bytes() }
+        Self {
+            file,
+            given: None,
+            refused: None,
+            salt: crate::random::bytes(),
+        }
     }
 
     /// Takes a PIN from the controller; it goes before the file's until it is refused.
@@ -35,15 +40,21 @@ impl PinSource {
             return Ok(pin.duplicate());
         }
         let Some(file) = &self.file else {
-            return Err("no PIN file is named; give --pin-file FILE (HSM_PIN_FILE), or unlock the token".to_owned());
+            return Err(
+                "no PIN file is named; give --pin-file FILE (HSM_PIN_FILE), or unlock the token".to_owned(),
+            );
         };
         let show = file.display();
         match std::fs::metadata(file).map(|m| m.len()) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(format!("the PIN file {show} does not exist; make it (mode 0600), it is read again by itself"));
+                return Err(format!(
+                    "the PIN file {show} does not exist; make it (mode 0600), it is read again by itself"
+                ));
             }
             Ok(length) if length > LONGEST => {
-                return Err(format!("{show} has {length} bytes and is no PIN file; write the PIN alone into it"));
+                return Err(format!(
+                    "{show} has {length} bytes and is no PIN file; write the PIN alone into it"
+                ));
             }
             _ => {}
         }
@@ -54,7 +65,9 @@ impl PinSource {
             .map_err(|_| format!("the PIN file {show} is not text; write the PIN alone into it"))?;
         let pin = Pin::new(text.to_owned());
         if pin.expose().is_empty() {
-            return Err(format!("the PIN file {show} is empty; write the PIN into it, it is read again by itself"));
+            return Err(format!(
+                "the PIN file {show} is empty; write the PIN into it, it is read again by itself"
+            ));
         }
         Ok(pin)
     }
@@ -72,7 +85,8 @@ impl PinSource {
 
     /// Whether there is a PIN that was not the last one to be refused.
     pub fn has_new(&self) -> bool {
-        self.current().is_ok_and(|pin| self.refused != Some(self.mark(&pin)))
+        self.current()
+            .is_ok_and(|pin| self.refused != Some(self.mark(&pin)))
     }
 
     fn mark(&self, pin: &Pin) -> [u8; 32] {
@@ -94,7 +108,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pin");
         let mut source = PinSource::new(Some(file.clone()));
-        assert!(source.current().map(|_| ()).unwrap_err().contains("does not exist"));
+        assert!(
+            source
+                .current()
+                .map(|_| ())
+                .unwrap_err()
+                .contains("does not exist")
+        );
         std::fs::write(&file, "\n").unwrap();
         assert!(source.current().map(|_| ()).unwrap_err().contains("empty"));
         std::fs::write(&file, "wrong\n").unwrap();

@@ -123,7 +123,10 @@ impl View {
                 .get(*path)
                 .is_none_or(|old| !Arc::ptr_eq(old, entry) && old != *entry)
         });
-        let gone = known.entries.keys().filter(|path| !now.entries.contains_key(*path));
+        let gone = known
+            .entries
+            .keys()
+            .filter(|path| !now.entries.contains_key(*path));
         let paths: Vec<_> = changed
             .map(|(path, entry)| (path.clone(), Arc::clone(entry)))
             .chain(gone.map(|path| (path.clone(), Arc::default())))
@@ -142,13 +145,20 @@ impl Records {
                 let entry = Entry {
                     heads: entry.heads.clone(),
                     tombstones: entry.tombstones.clone(),
-                    unknown: entry.damaged.then(|| "a version of the record cannot be read: its object is damaged".to_owned()),
+                    unknown: entry
+                        .damaged
+                        .then(|| "a version of the record cannot be read: its object is damaged".to_owned()),
                 };
-                let same = before.and_then(|b| b.entries.get(path)).filter(|old| ***old == entry);
+                let same = before
+                    .and_then(|b| b.entries.get(path))
+                    .filter(|old| ***old == entry);
                 (path.clone(), same.map_or_else(|| Arc::new(entry), Arc::clone))
             })
             .collect();
-        Self { entries, hides: index.hides_records() }
+        Self {
+            entries,
+            hides: index.hides_records(),
+        }
     }
 }
 
@@ -161,14 +171,27 @@ mod tests {
             let entries = paths
                 .iter()
                 .map(|(p, unknown)| {
-                    let entry = Entry { unknown: unknown.map(str::to_owned), ..Entry::default() };
+                    let entry = Entry {
+                        unknown: unknown.map(str::to_owned),
+                        ..Entry::default()
+                    };
                     (RecordPath::new(*p).unwrap(), Arc::new(entry))
                 })
                 .collect();
-            Arc::new(Records { entries, hides: false })
+            Arc::new(Records {
+                entries,
+                hides: false,
+            })
         });
-        let status = Status { epoch, ..Status::default() };
-        View { revision: 0, status, records }
+        let status = Status {
+            epoch,
+            ..Status::default()
+        };
+        View {
+            revision: 0,
+            status,
+            records,
+        }
     }
 
     fn paths(change: Option<Change>) -> Vec<String> {
@@ -194,8 +217,14 @@ mod tests {
         let unknown = view(1, None);
         assert_eq!(unknown.since(Some(&old)), Some(Change::Void));
         assert_eq!(unknown.since(None), None);
-        assert_eq!(view(2, Some(&[("a", None)])).since(Some(&unknown)), Some(Change::Snapshot));
+        assert_eq!(
+            view(2, Some(&[("a", None)])).since(Some(&unknown)),
+            Some(Change::Snapshot)
+        );
         // A follower too slow to see the gap still learns that the epoch moved.
-        assert_eq!(view(2, Some(&[("a", None)])).since(Some(&old)), Some(Change::Snapshot));
+        assert_eq!(
+            view(2, Some(&[("a", None)])).since(Some(&old)),
+            Some(Change::Snapshot)
+        );
     }
 }

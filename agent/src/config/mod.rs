@@ -33,7 +33,7 @@ pub enum Command {
     /// Serve this node's token to the controller
     Run(Box<RunArgs>),
     /// Work on a token from the command line, with or without a cluster
-    Token(TokenArgs),
+    Token(Box<TokenArgs>),
     /// The child process that calls the PKCS#11 module; started by the agent, never by a person
     #[command(name = "token-worker", hide = true)]
     TokenWorker,

@@ -25,10 +25,20 @@ pub struct RunArgs {
     #[arg(long, env = "NODE_NAME")]
     pub node_name: Option<String>,
     /// Where the controller's calls are served (mTLS)
-    #[arg(long, env = "HSM_LISTEN", default_value = "127.0.0.1:9090", value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "HSM_LISTEN",
+        default_value = "127.0.0.1:9090",
+        value_name = "ADDR"
+    )]
     pub listen: SocketAddr,
     /// Where /healthz, /readyz and /metrics are served
-    #[arg(long, env = "HSM_HEALTH_LISTEN", default_value = "127.0.0.1:8093", value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "HSM_HEALTH_LISTEN",
+        default_value = "127.0.0.1:8093",
+        value_name = "ADDR"
+    )]
     pub health_listen: SocketAddr,
     /// The agent's certificate chain (PEM); read again when it changes
     #[arg(long, env = "HSM_TLS_CERT", value_name = "FILE")]
@@ -40,7 +50,12 @@ pub struct RunArgs {
     #[arg(long, env = "HSM_CLIENT_CA", value_name = "FILE")]
     pub client_ca: Option<PathBuf>,
     /// The one DNS or URI name in the client's certificate that may call
-    #[arg(long, env = "HSM_CONTROLLER_IDENTITY", default_value = "hsm-secrets-operator-controller", value_name = "NAME")]
+    #[arg(
+        long,
+        env = "HSM_CONTROLLER_IDENTITY",
+        default_value = "hsm-secrets-operator-controller",
+        value_name = "NAME"
+    )]
     pub controller_identity: String,
     /// How often a software token is looked at for changes by others
     #[arg(long, env = "HSM_POLL_INTERVAL", default_value = "5s", value_parser = parse_duration, value_name = "TIME")]

@@ -11,10 +11,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let duration = match unit {
         "ms" => Duration::from_millis(number),
         "s" => Duration::from_secs(number),
-        "m" => Duration::from_secs(number.saturating_mul(60)),
+        "m" => Duration::from_mins(number),
         _ => return Err(bad()),
     };
-    if duration.is_zero() || duration > Duration::from_secs(86_400) {
+    if duration.is_zero() || duration > Duration::from_hours(24) {
         return Err(format!("{text:?} must be more than zero and at most a day"));
     }
     Ok(duration)
@@ -27,7 +27,7 @@ mod tests {
     #[test]
     fn durations_have_units() {
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_mins(2)));
         for bad in ["", "5", "s", "0s", "5 s", "1.5s", "9999999999m", "-1s"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }

@@ -21,9 +21,15 @@ pub fn incoming(
     listener: TcpListener,
     tls: Arc<Tls>,
     identity: Arc<str>,
-) -> (ReceiverStream<io::Result<PeerStream>>, impl Future<Output = ()> + Send) {
+) -> (
+    ReceiverStream<io::Result<PeerStream>>,
+    impl Future<Output = ()> + Send,
+) {
     let (sender, receiver) = mpsc::channel(16);
-    (ReceiverStream::new(receiver), accept(listener, tls, identity, sender))
+    (
+        ReceiverStream::new(receiver),
+        accept(listener, tls, identity, sender),
+    )
 }
 
 async fn accept(
@@ -35,7 +41,9 @@ async fn accept(
     let limit = Arc::new(Semaphore::new(HANDSHAKES_AT_ONCE));
     let mut handshakes = JoinSet::new();
     loop {
-        let Ok(permit) = Arc::clone(&limit).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&limit).acquire_owned().await else {
+            return;
+        };
         let accepted = tokio::select! {
             () = sender.closed() => return,
             accepted = listener.accept() => accepted,

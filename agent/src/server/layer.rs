@@ -26,7 +26,9 @@ impl RequestId {
     pub fn of(given: Option<&HeaderValue>) -> Self {
         let fit = |id: &&str| {
             (1..=64).contains(&id.len())
-                && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+                && id
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         };
         given
             .and_then(|value| value.to_str().ok())
@@ -45,11 +47,23 @@ impl Default for CallLayer {
     }
 }
 
+impl CallLayer {
+    /// Ends when no call is under way. Streams that have begun do not count.
+    pub async fn idle(self) {
+        // All permits at once means that nobody holds one; an error cannot be, the semaphore is never closed.
+        let all = u32::try_from(CALLS_AT_ONCE).unwrap_or(u32::MAX);
+        drop(self.0.acquire_many(all).await);
+    }
+}
+
 impl<S> Layer<S> for CallLayer {
     type Service = CallService<S>;
 
     fn layer(&self, inner: S) -> CallService<S> {
-        CallService { inner, limit: Arc::clone(&self.0) }
+        CallService {
+            inner,
+            limit: Arc::clone(&self.0),
+        }
     }
 }
 
@@ -96,7 +110,11 @@ where
                     (None, Ok(_permit)) => inner.call(request).await?,
                 };
                 let code = Status::from_header_map(response.headers()).map_or(tonic::Code::Ok, |s| s.code());
-                tracing::debug!(?code, seconds = begun.elapsed().as_secs_f64(), "A call was answered.");
+                tracing::debug!(
+                    ?code,
+                    seconds = begun.elapsed().as_secs_f64(),
+                    "A call was answered."
+                );
                 Ok(response)
             }
             .instrument(span),
@@ -114,7 +132,10 @@ fn refusal(peer: Option<&Peer>, id: &RequestId) -> Option<Status> {
                 id.0
             )))
         }
-        None => Some(Status::unauthenticated(format!("no client certificate (request_id {})", id.0))),
+        None => Some(Status::unauthenticated(format!(
+            "no client certificate (request_id {})",
+            id.0
+        ))),
     }
 }
 
@@ -134,7 +155,10 @@ mod tests {
 
     #[test]
     fn nobody_else_may_call() {
-        let peer = |allowed| Peer { names: vec!["x".to_owned()].into(), allowed };
+        let peer = |allowed| Peer {
+            names: vec!["x".to_owned()].into(),
+            allowed,
+        };
         let id = RequestId("r1".into());
         assert!(refusal(Some(&peer(true)), &id).is_none());
         let refused = refusal(Some(&peer(false)), &id).unwrap();

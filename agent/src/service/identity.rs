@@ -49,11 +49,22 @@ impl Identity for IdentityService {
 
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
         let ready = self.0.ready();
-        let reason = if ready { String::new() } else { "the agent is stopping".to_owned() };
-        Ok(Response::new(ProbeResponse { alive: true, ready, reason }))
+        let reason = if ready {
+            String::new()
+        } else {
+            "the agent is stopping".to_owned()
+        };
+        Ok(Response::new(ProbeResponse {
+            alive: true,
+            ready,
+            reason,
+        }))
     }
 
-    async fn configure(&self, request: Request<ConfigureRequest>) -> Result<Response<ConfigureResponse>, Status> {
+    async fn configure(
+        &self,
+        request: Request<ConfigureRequest>,
+    ) -> Result<Response<ConfigureResponse>, Status> {
         let id = request_id(&request);
         // A file of a few kB is written; the channel's short lock is not held over an await.
         match self.0.configured.apply(request.into_inner()) {
@@ -63,7 +74,11 @@ impl Identity for IdentityService {
                     ConfigureError::Older { .. } | ConfigureError::Changed(_) => Kind::Refused,
                     ConfigureError::Io(_) => Kind::Internal,
                 };
-                Err(fail("configure", &OpError::new(kind, None, error.to_string()), &id))
+                Err(fail(
+                    "configure",
+                    &OpError::new(kind, None, error.to_string()),
+                    &id,
+                ))
             }
         }
     }

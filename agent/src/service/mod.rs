@@ -51,9 +51,9 @@ pub struct Agent {
 impl Agent {
     /// The token with this id, whatever its state.
     fn token(&self, id: &str) -> Result<&TokenHandle, OpError> {
-        let id: TokenId = id
-            .parse()
-            .map_err(|e: hsm_types::ParseIdError| OpError::new(Kind::Invalid, None, format!("token_id: {e}")))?;
+        let id: TokenId = id.parse().map_err(|e: hsm_types::ParseIdError| {
+            OpError::new(Kind::Invalid, None, format!("token_id: {e}"))
+        })?;
         self.tokens
             .iter()
             .find(|t| t.view().status.token_id == Some(id))
@@ -92,7 +92,11 @@ fn call<T>(op: &'static str, request: &Request<T>) -> Call {
         .get("grpc-timeout")
         .and_then(|v| v.to_str().ok())
         .and_then(grpc_timeout);
-    Call { op, wait: asked.map_or(WAIT, |asked| asked.min(WAIT)), request_id: request_id(request) }
+    Call {
+        op,
+        wait: asked.map_or(WAIT, |asked| asked.min(WAIT)),
+        request_id: request_id(request),
+    }
 }
 
 /// `8S`, `100m` (milliseconds), `1H`: gRPC over HTTP/2, "Timeout".

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _, stream};
 use hsm_proto::agent::{
-    ChangePinRequest, ChangePinResponse, GenerateRandomRequest, GenerateRandomResponse, GetTokenStatusRequest,
-    InitializeTokenRequest, InitializeTokenResponse, ListTokensRequest, ListTokensResponse, TokenStatus,
-    UnlockTokenRequest, UnlockTokenResponse, WatchTokensRequest, tokens_server::Tokens,
+    ChangePinRequest, ChangePinResponse, GenerateRandomRequest, GenerateRandomResponse,
+    GetTokenStatusRequest, InitializeTokenRequest, InitializeTokenResponse, ListTokensRequest,
+    ListTokensResponse, TokenStatus, UnlockTokenRequest, UnlockTokenResponse, WatchTokensRequest,
+    tokens_server::Tokens,
 };
 use hsm_token::{Pin, Token as _};
 use tokio_stream::wrappers::WatchStream;
@@ -22,7 +23,9 @@ pub struct TokensService(pub Arc<Agent>);
 
 impl TokensService {
     fn all(agent: &Agent) -> ListTokensResponse {
-        ListTokensResponse { tokens: agent.tokens.iter().map(|t| status_message(&t.view())).collect() }
+        ListTokensResponse {
+            tokens: agent.tokens.iter().map(|t| status_message(&t.view())).collect(),
+        }
     }
 
     async fn unlock(&self, request: Request<UnlockTokenRequest>) -> Result<(), OpError> {
@@ -45,10 +48,17 @@ impl TokensService {
         let GenerateRandomRequest { token_id, length } = request.into_inner();
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if !(1..=1024).contains(&length) {
-            return Err(OpError::new(Kind::Invalid, None, "length must be 1 to 1024 bytes"));
+            return Err(OpError::new(
+                Kind::Invalid,
+                None,
+                "length must be 1 to 1024 bytes",
+            ));
         }
-        let mut random =
-            self.0.token(&token_id)?.store(call, move |store| Ok(store.token().random(length)?)).await?;
+        let mut random = self
+            .0
+            .token(&token_id)?
+            .store(call, move |store| Ok(store.token().random(length)?))
+            .await?;
         Ok(std::mem::take(&mut *random))
     }
 }
@@ -80,7 +90,10 @@ impl Tokens for TokensService {
         Ok(Response::new(Box::pin(lists.take_until(self.0.stopped()))))
     }
 
-    async fn get_token_status(&self, request: Request<GetTokenStatusRequest>) -> Result<Response<TokenStatus>, Status> {
+    async fn get_token_status(
+        &self,
+        request: Request<GetTokenStatusRequest>,
+    ) -> Result<Response<TokenStatus>, Status> {
         let id = request_id(&request);
         match self.0.token(&request.get_ref().token_id) {
             Ok(token) => Ok(Response::new(status_message(&token.view()))),
@@ -88,7 +101,10 @@ impl Tokens for TokensService {
         }
     }
 
-    async fn unlock_token(&self, request: Request<UnlockTokenRequest>) -> Result<Response<UnlockTokenResponse>, Status> {
+    async fn unlock_token(
+        &self,
+        request: Request<UnlockTokenRequest>,
+    ) -> Result<Response<UnlockTokenResponse>, Status> {
         let id = request_id(&request);
         match self.unlock(request).await {
             Ok(()) => Ok(Response::new(UnlockTokenResponse {})),
@@ -97,7 +113,9 @@ impl Tokens for TokensService {
     }
 
     async fn change_pin(&self, _: Request<ChangePinRequest>) -> Result<Response<ChangePinResponse>, Status> {
-        Err(Status::unimplemented("this agent does not change PINs yet; see GetCapabilities"))
+        Err(Status::unimplemented(
+            "this agent does not change PINs yet; see GetCapabilities",
+        ))
     }
 
     async fn initialize_token(

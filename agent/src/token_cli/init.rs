@@ -19,7 +19,7 @@ use crate::actor::PinSource;
 use crate::config::{Chosen, SelectArgs};
 use crate::random;
 
-const INIT: Duration = Duration::from_secs(120);
+const INIT: Duration = Duration::from_mins(2);
 /// Shorter than this, a PIN protects a token's flash for minutes.
 const SHORT: usize = 12;
 
@@ -38,7 +38,9 @@ pub(super) fn init(select: &SelectArgs, args: &InitArgs) -> Outcome {
         (TokenSelector::Label(label), _) => label.clone(),
         (_, true) => String::new(),
         (_, false) => {
-            return Err(Failure::Usage("no token is there; to make one, name it with --token-label LABEL".to_owned()));
+            return Err(Failure::Usage(
+                "no token is there; to make one, name it with --token-label LABEL".to_owned(),
+            ));
         }
     };
     if !args.yes {
@@ -70,7 +72,10 @@ fn log_in_if_there(chosen: &Chosen) -> Result<Found, Failure> {
     crate::token_open::prepare(chosen)?;
     match crate::token_open::worker(chosen).and_then(|mut worker| worker.reopen()) {
         Ok(()) => Ok(Found::Token),
-        Err(TokenError { class: ErrorClass::TokenAbsent, .. }) => Ok(Found::Nothing),
+        Err(TokenError {
+            class: ErrorClass::TokenAbsent,
+            ..
+        }) => Ok(Found::Nothing),
         Err(error) => Err(error.into()),
     }
 }
@@ -79,7 +84,10 @@ fn make_token(chosen: &Chosen, args: &InitArgs, pin_file: &Path, label: &str) ->
     // The PIN is on the disk before the token has it: a PIN that nobody knows is a lost token.
     let (pin, made) = pin_or_new(pin_file)?;
     if made {
-        remark(&format!("A random PIN was written to {}; keep a copy of it elsewhere.", pin_file.display()));
+        remark(&format!(
+            "A random PIN was written to {}; keep a copy of it elsewhere.",
+            pin_file.display()
+        ));
     }
     if pin.expose().len() < SHORT {
         remark(&format!(
@@ -92,7 +100,10 @@ fn make_token(chosen: &Chosen, args: &InitArgs, pin_file: &Path, label: &str) ->
     let slot = BlankSlot::First;
     init_software_token(&program, INIT, &chosen.module, slot, label, &so_pin, &pin)?;
     if shown {
-        remark(&format!("SO-PIN (shown this once, it unblocks a locked PIN): {}", so_pin.expose()));
+        remark(&format!(
+            "SO-PIN (shown this once, it unblocks a locked PIN): {}",
+            so_pin.expose()
+        ));
     }
     Ok(())
 }
@@ -111,7 +122,10 @@ fn so_pin(args: &InitArgs, pin_file: &Path) -> Result<(Pin, bool), Failure> {
     };
     let (pin, made) = pin_or_new(&file)?;
     if made {
-        remark(&format!("A random SO-PIN was written to {}; it unblocks a locked PIN.", file.display()));
+        remark(&format!(
+            "A random SO-PIN was written to {}; it unblocks a locked PIN.",
+            file.display()
+        ));
     }
     Ok((pin, false))
 }
@@ -119,14 +133,24 @@ fn so_pin(args: &InitArgs, pin_file: &Path) -> Result<(Pin, bool), Failure> {
 /// The PIN in the file, or a random one that is written to it (mode 0600). Says whether it was made.
 fn pin_or_new(file: &Path) -> Result<(Pin, bool), Failure> {
     let failed = |e: std::io::Error| Failure::Other(format!("{} cannot be written: {e}", file.display()));
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+    {
         Ok(mut new) => {
             let pin = random::pin();
-            new.write_all(pin.as_bytes()).and_then(|()| new.write_all(b"\n")).and_then(|()| new.sync_all()).map_err(failed)?;
+            new.write_all(pin.as_bytes())
+                .and_then(|()| new.write_all(b"\n"))
+                .and_then(|()| new.sync_all())
+                .map_err(failed)?;
             Ok((Pin::new(pin.to_string()), true))
         }
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            let pin = PinSource::new(Some(file.to_owned())).current().map_err(Failure::Other)?;
+            let pin = PinSource::new(Some(file.to_owned()))
+                .current()
+                .map_err(Failure::Other)?;
             Ok((pin, false))
         }
         Err(e) => Err(failed(e)),
@@ -141,7 +165,9 @@ fn make_store(chosen: &Chosen) -> Outcome {
     let (worker, info) = log_in(chosen)?;
     let store = open_store(chosen, worker, &info)?;
     if store.identity() != identity {
-        return Err(Failure::Other("the token does not give back the identity that was written; do not use it".to_owned()));
+        return Err(Failure::Other(
+            "the token does not give back the identity that was written; do not use it".to_owned(),
+        ));
     }
     say(&format!("token {} initialised", identity.token_id));
     say(&format!("label {}", info.label));
@@ -151,12 +177,17 @@ fn make_store(chosen: &Chosen) -> Outcome {
 
 pub(super) fn change_pin(select: &SelectArgs, args: &ChangePinArgs) -> Outcome {
     let chosen = select.choose()?;
-    let new = PinSource::new(Some(args.new_pin_file.clone())).current().map_err(Failure::Other)?;
+    let new = PinSource::new(Some(args.new_pin_file.clone()))
+        .current()
+        .map_err(Failure::Other)?;
     let old = super::session::pin(&chosen)?;
     let (mut worker, _) = super::session::connect(&chosen)?;
     worker.change_pin(&old, &new)?;
     let file = chosen.pin_file.as_deref().unwrap_or(Path::new("the PIN file"));
     say("The token's PIN was changed.");
-    remark(&format!("Put the new PIN into {} wherever the token is used.", file.display()));
+    remark(&format!(
+        "Put the new PIN into {} wherever the token is used.",
+        file.display()
+    ));
     Ok(())
 }

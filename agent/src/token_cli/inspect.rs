@@ -18,8 +18,7 @@ use crate::config::SelectArgs;
 
 /// The form in which a content's digest is shown: salted with the record's life, so equal values of two records differ.
 pub(super) fn checksum(revision: &Revision) -> String {
-    let hex: String = revision.digest.as_bytes().iter().map(|b| format!("{b:02x}")).collect();
-    format!("sha256:{hex}")
+    format!("sha256:{}", crate::hex::text(revision.digest.as_bytes()))
 }
 
 pub(super) fn path(text: &str) -> Result<RecordPath, Failure> {
@@ -39,12 +38,9 @@ pub(super) fn list(select: &SelectArgs, args: &ListArgs) -> Outcome {
     let store = open(select)?;
     let index = store.index();
     let found = || {
-        index
-            .entries()
-            .iter()
-            .filter(|(path, entry)| {
-                path.as_str().starts_with(&args.prefix) && (!entry.heads.is_empty() || entry.damaged)
-            })
+        index.entries().iter().filter(|(path, entry)| {
+            path.as_str().starts_with(&args.prefix) && (!entry.heads.is_empty() || entry.damaged)
+        })
     };
     let state = |entry: &hsm_store::Entry| match entry.heads.len() {
         _ if entry.damaged => "damaged",
@@ -111,11 +107,17 @@ pub(super) fn get(select: &SelectArgs, args: &GetArgs) -> Outcome {
     let mut store = open(select)?;
     let heads = heads(&mut store, &path)?;
     let [record] = heads.as_slice() else {
-        let versions: Vec<String> = heads.iter().map(|r| r.revision.version.stamp().to_string()).collect();
+        let versions: Vec<String> = heads
+            .iter()
+            .map(|r| r.revision.version.stamp().to_string())
+            .collect();
         return Err(Failure::Op(crate::error::OpError::new(
             crate::error::Kind::Conflict,
             None,
-            format!("{path} has diverged into {}; `put --replace` merges them into what you give", versions.join(" and ")),
+            format!(
+                "{path} has diverged into {}; `put --replace` merges them into what you give",
+                versions.join(" and ")
+            ),
         )));
     };
     if let Some(key) = &args.key {
@@ -142,7 +144,14 @@ struct Shown<'a> {
 }
 
 fn shown<'a>(path: &'a RecordPath, record: &'a Record, values: bool) -> Shown<'a> {
-    let encoded = || record.content.data.iter().map(|(k, v)| (k.as_str(), STANDARD.encode(v.expose()))).collect();
+    let encoded = || {
+        record
+            .content
+            .data
+            .iter()
+            .map(|(k, v)| (k.as_str(), STANDARD.encode(v.expose())))
+            .collect()
+    };
     Shown {
         path: path.as_str(),
         version: record.revision.version.stamp().to_string(),
@@ -197,38 +206,63 @@ pub(super) fn doctor(select: &SelectArgs, args: &DoctorArgs) -> Outcome {
         ("firmware", info.firmware.clone()),
         ("slot", info.slot.to_string()),
         ("software", info.software.to_string()),
-        ("pin", pin_state(&info.pin).to_owned()),
-        ("limit", limits.objects_at_rest.map_or_else(|| "none".to_owned(), |n| format!("{n} objects"))),
+        ("pin", pin_state(info.pin).to_owned()),
+        (
+            "limit",
+            limits
+                .objects_at_rest
+                .map_or_else(|| "none".to_owned(), |n| format!("{n} objects")),
+        ),
     ];
     let mut damaged = Vec::new();
     if let Ok(store) = &opened {
         let counts = store.index().counts();
-        let records = store.index().entries().values().filter(|e| !e.heads.is_empty()).count();
+        let records = store
+            .index()
+            .entries()
+            .values()
+            .filter(|e| !e.heads.is_empty())
+            .count();
         facts.push(("fingerprint", store.fingerprint().to_string()));
         facts.push(("records", records.to_string()));
         facts.push(("tombstones", store.index().tombstones().count().to_string()));
-        facts.push(("objects", format!("{} ours, {} foreign, {} keys", counts.ours, counts.foreign, counts.others)));
+        facts.push((
+            "objects",
+            format!(
+                "{} ours, {} foreign, {} keys",
+                counts.ours, counts.foreign, counts.others
+            ),
+        ));
         damaged = store.index().damaged().iter().map(ToString::to_string).collect();
     }
     if matches!(args.output, Format::Json | Format::Yaml) {
-        let mut shown: serde_json::Map<String, Json> =
-            facts.iter().map(|(name, value)| ((*name).to_owned(), value.as_str().into())).collect();
+        let mut shown: serde_json::Map<String, Json> = facts
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.as_str().into()))
+            .collect();
         shown.insert("damaged".to_owned(), json!(damaged));
         document(args.output, &Json::Object(shown))?;
     } else {
-        facts.iter().for_each(|(name, value)| say(&format!("{name:<12} {value}")));
-        damaged.iter().for_each(|what| say(&format!("damaged      {what}")));
+        for (name, value) in &facts {
+            say(&format!("{name:<12} {value}"));
+        }
+        for what in &damaged {
+            say(&format!("damaged      {what}"));
+        }
     }
     opened?;
     if damaged.is_empty() {
         remark("The token can be used.");
         Ok(())
     } else {
-        Err(Failure::Other(format!("{} object(s) of ours cannot be read", damaged.len())))
+        Err(Failure::Other(format!(
+            "{} object(s) of ours cannot be read",
+            damaged.len()
+        )))
     }
 }
 
-const fn pin_state(pin: &hsm_token::PinFlags) -> &'static str {
+const fn pin_state(pin: hsm_token::PinFlags) -> &'static str {
     if pin.locked {
         "locked: no try is left"
     } else if pin.final_try {

@@ -65,18 +65,18 @@ impl From<std::io::Error> for Failure {
 }
 
 /// Runs a verb. Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 conflict.
-pub fn main(args: TokenArgs) -> ExitCode {
+pub fn main(args: &TokenArgs) -> ExitCode {
     // What a person is told goes through `output`; lines of log are for whoever asks for them.
     let level = std::env::var("HSM_LOG_LEVEL").unwrap_or_else(|_| "error".to_owned());
     drop(crate::log::start(LogFormat::Text, &level));
-    let outcome = match args.verb {
-        Verb::List(verb) => inspect::list(&args.select, &verb),
-        Verb::Get(verb) => inspect::get(&args.select, &verb),
-        Verb::Doctor(verb) => inspect::doctor(&args.select, &verb),
-        Verb::Put(verb) => edit::put(&args.select, &verb),
-        Verb::Delete(verb) => edit::delete(&args.select, &verb),
-        Verb::Init(verb) => init::init(&args.select, &verb),
-        Verb::ChangePin(verb) => init::change_pin(&args.select, &verb),
+    let outcome = match &args.verb {
+        Verb::List(verb) => inspect::list(&args.select, verb),
+        Verb::Get(verb) => inspect::get(&args.select, verb),
+        Verb::Doctor(verb) => inspect::doctor(&args.select, verb),
+        Verb::Put(verb) => edit::put(&args.select, verb),
+        Verb::Delete(verb) => edit::delete(&args.select, verb),
+        Verb::Init(verb) => init::init(&args.select, verb),
+        Verb::ChangePin(verb) => init::change_pin(&args.select, verb),
     };
     let (message, code) = match outcome {
         Ok(()) => return ExitCode::SUCCESS,

@@ -55,7 +55,9 @@ pub(super) fn connect(chosen: &Chosen) -> Result<(WorkerToken, TokenInfo), Failu
                 )));
             }
             Presence::Absent => {
-                return Err(Failure::Other(format!("the token has no identity, so it is not {named} (--token-id)")));
+                return Err(Failure::Other(format!(
+                    "the token has no identity, so it is not {named} (--token-id)"
+                )));
             }
             Presence::Unknown(why) => return Err(Failure::Other(why.to_string())),
         }
@@ -66,7 +68,9 @@ pub(super) fn connect(chosen: &Chosen) -> Result<(WorkerToken, TokenInfo), Failu
 /// The PIN from its file.
 pub(super) fn pin(chosen: &Chosen) -> Result<Pin, Failure> {
     if chosen.pin_file.is_none() {
-        return Err(Failure::Usage("no PIN file is named; give --pin-file FILE or set HSM_PIN_FILE".to_owned()));
+        return Err(Failure::Usage(
+            "no PIN file is named; give --pin-file FILE or set HSM_PIN_FILE".to_owned(),
+        ));
     }
     PinSource::new(chosen.pin_file.clone())
         .current()

@@ -19,9 +19,15 @@ fn usage(message: impl Into<String>) -> Failure {
 /// Reads everything that the flags name.
 pub(super) fn read(args: &PutArgs) -> Result<Payload, Failure> {
     if args.from_file.is_empty() && args.from_env_file.is_none() {
-        return Err(usage("no values: give --from-file [KEY=]FILE or --from-env-file FILE (KEY=- and - are stdin)"));
+        return Err(usage(
+            "no values: give --from-file [KEY=]FILE or --from-env-file FILE (KEY=- and - are stdin)",
+        ));
     }
-    let stdins = args.from_file.iter().filter(|s| *s == "-" || s.ends_with("=-")).count()
+    let stdins = args
+        .from_file
+        .iter()
+        .filter(|s| *s == "-" || s.ends_with("=-"))
+        .count()
         + usize::from(args.from_env_file.as_deref() == Some("-"));
     if stdins > 1 {
         return Err(usage("stdin can be read only once"));
@@ -34,7 +40,7 @@ pub(super) fn read(args: &PutArgs) -> Result<Payload, Failure> {
         };
         match (key, file) {
             (None, "-") => return Err(usage("stdin has no name to be the key; write --from-file KEY=-")),
-            (Some(_), "") | (None, "") => return Err(usage(format!("--from-file {source:?} names no file"))),
+            (Some(_) | None, "") => return Err(usage(format!("--from-file {source:?} names no file"))),
             (Some(key), file) => add(&mut payload, key, Value::new(bytes(file)?))?,
             (None, file) if Path::new(file).is_dir() => {
                 for (name, file) in files(Path::new(file))? {
@@ -43,7 +49,9 @@ pub(super) fn read(args: &PutArgs) -> Result<Payload, Failure> {
             }
             (None, file) => {
                 let name = Path::new(file).file_name().and_then(|n| n.to_str());
-                let name = name.ok_or_else(|| usage(format!("{file:?} has no name that can be a key; write KEY=FILE")))?;
+                let name = name.ok_or_else(|| {
+                    usage(format!("{file:?} has no name that can be a key; write KEY=FILE"))
+                })?;
                 add(&mut payload, name, Value::new(bytes(file)?))?;
             }
         }
@@ -52,7 +60,9 @@ pub(super) fn read(args: &PutArgs) -> Result<Payload, Failure> {
         let text = Zeroizing::new(bytes(file)?);
         let text = std::str::from_utf8(&text).map_err(|_| usage(format!("{file} is not text")))?;
         for (number, line) in text.lines().enumerate() {
-            if let Some((key, value)) = env_line(line).map_err(|why| usage(format!("{file}, line {}: {why}", number + 1)))? {
+            if let Some((key, value)) =
+                env_line(line).map_err(|why| usage(format!("{file}, line {}: {why}", number + 1)))?
+            {
                 add(&mut payload, key, Value::new(value.as_bytes().to_vec()))?;
             }
         }
@@ -76,16 +86,24 @@ fn env_line(line: &str) -> Result<Option<(&str, &str)>, &'static str> {
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }
-    line.split_once('=').map(Some).ok_or("expected KEY=VALUE; a value is never taken from the environment")
+    line.split_once('=')
+        .map(Some)
+        .ok_or("expected KEY=VALUE; a value is never taken from the environment")
 }
 
 fn bytes(file: &str) -> Result<Vec<u8>, Failure> {
     let failed = |e: std::io::Error| Failure::Other(format!("{file} cannot be read: {e}"));
     let mut bytes = Zeroizing::new(Vec::with_capacity(64 * 1024));
     if file == "-" {
-        std::io::stdin().lock().take(MOST + 1).read_to_end(&mut bytes).map_err(failed)?;
+        std::io::stdin()
+            .lock()
+            .take(MOST + 1)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
     } else {
-        std::fs::File::open(file).and_then(|f| f.take(MOST + 1).read_to_end(&mut bytes)).map_err(failed)?;
+        std::fs::File::open(file)
+            .and_then(|f| f.take(MOST + 1).read_to_end(&mut bytes))
+            .map_err(failed)?;
     }
     if bytes.len() as u64 > MOST {
         return Err(usage(format!("{file} is too large for a record")));
@@ -97,7 +115,11 @@ fn files(folder: &Path) -> Result<Vec<(String, String)>, Failure> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if let (true, Some(name), Some(text)) = (path.is_file(), path.file_name().and_then(|n| n.to_str()), path.to_str()) {
+        if let (true, Some(name), Some(text)) = (
+            path.is_file(),
+            path.file_name().and_then(|n| n.to_str()),
+            path.to_str(),
+        ) {
             found.push((name.to_owned(), text.to_owned()));
         }
     }
@@ -130,7 +152,9 @@ mod tests {
         let env = dir.path().join("env");
         std::fs::write(&env, "# c\n\nA=1=2\n B=\"q\" \n").unwrap();
         let file = file.to_str().unwrap();
-        let payload = read(&args(&[file, &format!("other={file}")], env.to_str())).ok().unwrap();
+        let payload = read(&args(&[file, &format!("other={file}")], env.to_str()))
+            .ok()
+            .unwrap();
         let get = |k: &str| payload.get(k).unwrap().expose().to_vec();
         assert_eq!(get("tls.crt"), [0, 0xff, b'\n']);
         assert_eq!(get("other"), [0, 0xff, b'\n']);
@@ -147,7 +171,10 @@ mod tests {
             (&["a=-"][..], Some("-")),
             (&["a="][..], None),
         ] {
-            assert!(matches!(read(&args(files, env)), Err(Failure::Usage(_))), "{files:?}");
+            assert!(
+                matches!(read(&args(files, env)), Err(Failure::Usage(_))),
+                "{files:?}"
+            );
         }
         assert!(env_line("PATH").is_err());
     }

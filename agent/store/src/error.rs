@@ -139,7 +139,8 @@ impl StoreError {
                 ErrorClass::Busy => Remedy::Retry,
                 ErrorClass::Full => Remedy::Space,
                 ErrorClass::Invalid => Remedy::Request,
-                ErrorClass::PinRequired
+                ErrorClass::ObjectDamaged
+                | ErrorClass::PinRequired
                 | ErrorClass::PinIncorrect
                 | ErrorClass::PinLength
                 | ErrorClass::PinLocked => Remedy::Person,
@@ -148,7 +149,6 @@ impl StoreError {
                 | ErrorClass::SessionLost
                 | ErrorClass::NoSuchObject
                 | ErrorClass::Module => Remedy::Reopen,
-                ErrorClass::ObjectDamaged => Remedy::Person,
             },
             Self::Void | Self::ReadBack => Remedy::Reopen,
             Self::VersionMismatch { .. } | Self::Diverged { .. } | Self::Deleted(_) => Remedy::ReadAgain,

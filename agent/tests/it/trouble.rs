@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use hsm_proto::agent::{GetRecordRequest, TokenState, UnlockTokenRequest, WatchRecordsRequest, watch_records_response::Event};
+use hsm_proto::agent::{
+    GetRecordRequest, TokenState, UnlockTokenRequest, WatchRecordsRequest, watch_records_response::Event,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Code;
@@ -19,11 +21,26 @@ async fn a_wrong_pin_is_tried_once_and_a_mended_file_is_enough() {
     let mut client = node.client(&agent).await;
     let status = client.until(TokenState::Locked).await;
     assert_eq!(status.reason, "PinIncorrect");
-    let get = GetRecordRequest { token_id: status.token_id.clone(), path: "a".into() };
-    assert_eq!(client.records.get(get.clone()).await.map(|_| ()).unwrap_err().code(), Code::FailedPrecondition);
+    let get = GetRecordRequest {
+        token_id: status.token_id.clone(),
+        path: "a".into(),
+    };
+    assert_eq!(
+        client
+            .records
+            .get(get.clone())
+            .await
+            .map(|_| ())
+            .unwrap_err()
+            .code(),
+        Code::FailedPrecondition
+    );
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let metrics = agent.http("/metrics").1;
-    assert!(metrics.contains("hsm_token_logins_total{result=\"incorrect\"} 1"), "one try:\n{metrics}");
+    assert!(
+        metrics.contains("hsm_token_logins_total{result=\"incorrect\"} 1"),
+        "one try:\n{metrics}"
+    );
     assert_eq!(agent.http("/healthz").0, 200);
 
     std::fs::write(node.path("pin"), right).unwrap();
@@ -41,9 +58,18 @@ async fn the_controller_can_unlock() {
     let status = client.until(TokenState::Locked).await;
     assert_eq!(status.reason, "PinMissing");
     let mut unlock = async |pin: &str| {
-        client.tokens.unlock_token(UnlockTokenRequest { token_id: status.token_id.clone(), pin: pin.into() }).await
+        client
+            .tokens
+            .unlock_token(UnlockTokenRequest {
+                token_id: status.token_id.clone(),
+                pin: pin.into(),
+            })
+            .await
     };
-    assert_eq!(unlock("not-the-pin").await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(
+        unlock("not-the-pin").await.unwrap_err().code(),
+        Code::FailedPrecondition
+    );
     unlock(&right).await.unwrap();
     client.until(TokenState::Ready).await;
 }
@@ -54,7 +80,11 @@ async fn no_token_then_a_blank_one_then_a_store() {
     let agent = node.run();
     let mut client = node.client(&agent).await;
     assert_eq!(client.until(TokenState::Absent).await.reason, "TokenAbsent");
-    assert_eq!(agent.http("/readyz").0, 200, "it has to be reached to be asked why");
+    assert_eq!(
+        agent.http("/readyz").0,
+        200,
+        "it has to be reached to be asked why"
+    );
     node.ok(&["init", "--yes"]);
     let ready = client.until(TokenState::Ready).await;
     assert!(!ready.token_id.is_empty() && !ready.store_fingerprint.is_empty());
@@ -65,7 +95,16 @@ async fn a_blank_token_is_never_formatted_by_itself() {
     let node = Node::new();
     std::fs::write(node.path("pin"), "made-by-hand").unwrap();
     let output = std::process::Command::new("softhsm2-util")
-        .args(["--init-token", "--free", "--label", "test", "--so-pin", "sosososo", "--pin", "made-by-hand"])
+        .args([
+            "--init-token",
+            "--free",
+            "--label",
+            "test",
+            "--so-pin",
+            "sosososo",
+            "--pin",
+            "made-by-hand",
+        ])
         .env("SOFTHSM2_CONF", node.path("softhsm2.conf"))
         .output()
         .unwrap();
@@ -104,8 +143,14 @@ async fn a_killed_worker_costs_one_epoch() {
     let agent = node.run();
     let mut client = node.client(&agent).await;
     let before = client.until(TokenState::Ready).await;
-    let mut feed =
-        client.records.watch(WatchRecordsRequest { token_id: before.token_id.clone() }).await.unwrap().into_inner();
+    let mut feed = client
+        .records
+        .watch(WatchRecordsRequest {
+            token_id: before.token_id.clone(),
+        })
+        .await
+        .unwrap()
+        .into_inner();
     let mut next = async || feed.message().await.unwrap().unwrap().event.unwrap();
     assert!(matches!(next().await, Event::Snapshot(_)));
     assert!(matches!(next().await, Event::SnapshotEnd(_)));
@@ -116,7 +161,12 @@ async fn a_killed_worker_costs_one_epoch() {
     assert!(matches!(next().await, Event::Snapshot(s) if s.path == "a"));
     let after = client.until(TokenState::Ready).await;
     assert!(after.session_epoch > before.session_epoch);
-    assert!(agent.http("/metrics").1.contains("hsm_token_worker_restarts_total 1"));
+    assert!(
+        agent
+            .http("/metrics")
+            .1
+            .contains("hsm_token_worker_restarts_total 1")
+    );
 }
 
 #[tokio::test]
@@ -125,12 +175,19 @@ async fn sigterm_ends_it_in_good_order_with_a_watch_open() {
     let mut agent = node.run();
     let mut client = node.client(&agent).await;
     let token_id = client.until(TokenState::Ready).await.token_id;
-    let _feed = client.records.watch(WatchRecordsRequest { token_id }).await.unwrap();
+    let _feed = client
+        .records
+        .watch(WatchRecordsRequest { token_id })
+        .await
+        .unwrap();
     let children = agent.children();
     agent.signal(Signal::SIGTERM);
     assert_eq!(agent.wait(), Some(0), "{}", agent.log());
     for child in children {
-        assert!(kill(Pid::from_raw(child), None).is_err(), "the worker {child} was left behind");
+        assert!(
+            kill(Pid::from_raw(child), None).is_err(),
+            "the worker {child} was left behind"
+        );
     }
     assert!(children_of(agent.pid()).is_empty());
 }
@@ -143,9 +200,15 @@ async fn nothing_secret_is_anywhere() {
     let agent = node.run();
     let mut client = node.client(&agent).await;
     let token_id = client.until(TokenState::Ready).await.token_id;
-    let get = GetRecordRequest { token_id: token_id.clone(), path: "secrets/ns/canary-path".into() };
+    let get = GetRecordRequest {
+        token_id: token_id.clone(),
+        path: "secrets/ns/canary-path".into(),
+    };
     assert!(client.records.get(get).await.is_ok());
-    let wrong = UnlockTokenRequest { token_id, pin: "canary-wrong-pin".into() };
+    let wrong = UnlockTokenRequest {
+        token_id,
+        pin: "canary-wrong-pin".into(),
+    };
     drop(client.tokens.unlock_token(wrong).await);
     let metrics = agent.http("/metrics").1;
     assert!(metrics.contains("hsm_token_up{"), "{metrics}");
