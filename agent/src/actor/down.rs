@@ -75,7 +75,7 @@ impl From<&StoreError> for Down {
             StoreError::Token(token) => token.into(),
             StoreError::NoIdentity => Self {
                 state: State::Blank,
-                reason: None,
+                reason: Some(Reason::TokenUnhealthy),
                 message: "the token holds no records and no identity of ours; \
                           if it is to be used, run hsm-agent token init on this node"
                     .to_owned(),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use hsm_store::Store;
 use hsm_token::Pin;
 use hsm_token::worker::WorkerToken;
+use hsm_types::TokenId;
 use tokio::sync::{oneshot, watch};
 
 use super::View;
@@ -39,8 +40,29 @@ pub(super) enum Command {
         pin: Pin,
         reply: oneshot::Sender<Result<(), OpError>>,
     },
+    /// Change the PIN of the open token.
+    ChangePin {
+        old: Pin,
+        new: Pin,
+        reply: oneshot::Sender<Result<(), OpError>>,
+    },
+    /// Make a store on a token that is positively blank, and the software token before it where none is there.
+    Initialize {
+        request: Initialize,
+        reply: oneshot::Sender<Result<TokenId, OpError>>,
+    },
     /// Finish and end.
     Stop,
+}
+
+/// What a new token gets.
+pub struct Initialize {
+    /// Its label.
+    pub label: String,
+    /// Its PIN.
+    pub pin: Pin,
+    /// Its SO-PIN.
+    pub so_pin: Pin,
 }
 
 /// One call's name and how long its caller waits.
@@ -110,6 +132,20 @@ impl TokenHandle {
     pub async fn unlock(&self, pin: Pin, limit: Duration) -> Result<(), OpError> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Unlock { pin, reply })?;
+        wait(limit, answer).await
+    }
+
+    /// Changes the PIN; the new one is kept in memory until the PIN file has it.
+    pub async fn change_pin(&self, old: Pin, new: Pin, limit: Duration) -> Result<(), OpError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::ChangePin { old, new, reply })?;
+        wait(limit, answer).await
+    }
+
+    /// Initialises a blank token.
+    pub async fn initialize(&self, request: Initialize, limit: Duration) -> Result<TokenId, OpError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Initialize { request, reply })?;
         wait(limit, answer).await
     }
 

@@ -3,11 +3,12 @@
 mod down;
 mod epoch;
 mod handle;
+mod initialize;
 mod pin;
 mod thread;
 mod view;
 
-pub use handle::{Call, TokenHandle};
+pub use handle::{Call, Initialize, TokenHandle};
 pub use pin::PinSource;
 pub use thread::{ActorConfig, start};
 pub use view::{Change, Entry, Records, State, Status, View};

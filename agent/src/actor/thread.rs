@@ -143,16 +143,23 @@ impl Actor {
                     let over = self.job(&call, until, run, Ok(&mut store));
                     store.token().set_request_id("");
                     if over || store.is_void() {
-                        break Down::new(
-                            State::Unknown,
-                            Reason::TokenUnhealthy,
-                            "the session with the token ended during a call; it is being opened anew",
-                            Wake::Later,
-                        );
+                        break lost();
                     }
                     self.publish_ready(&mut store);
                 }
                 Ok(Command::Unlock { reply, .. }) => drop(reply.send(Ok(()))),
+                Ok(Command::ChangePin { old, new, reply }) => {
+                    let result = self.change_pin(&mut store, &old, &new);
+                    let over = result.as_ref().is_err_and(|e| e.ends_epoch);
+                    drop(reply.send(result));
+                    if over {
+                        break lost();
+                    }
+                }
+                Ok(Command::Initialize { reply, .. }) => {
+                    let message = "the token holds a store; nothing was changed";
+                    drop(reply.send(Err(OpError::new(Kind::Refused, None, message))));
+                }
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     self.stopping = true;
                     break stopping();
@@ -247,6 +254,16 @@ impl Actor {
                     self.unlocking.push(reply);
                     return;
                 }
+                Ok(Command::ChangePin { reply, .. }) => drop(reply.send(Err(down.error()))),
+                Ok(Command::Initialize { request, reply }) => {
+                    let made = self.initialize(&request);
+                    let done = made.is_ok();
+                    drop(reply.send(made));
+                    if done {
+                        self.budget.reset();
+                        return;
+                    }
+                }
                 Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
                     self.stopping = true;
                     return;
@@ -310,6 +327,11 @@ impl Actor {
             news
         });
     }
+}
+
+fn lost() -> Down {
+    let message = "the session with the token ended during a call; it is being opened anew";
+    Down::new(State::Unknown, Reason::TokenUnhealthy, message, Wake::Later)
 }
 
 fn stopping() -> Down {

@@ -38,6 +38,8 @@ impl Identity for IdentityService {
             Capability::Records,
             Capability::Replicate,
             Capability::Unlock,
+            Capability::ChangePin,
+            Capability::Initialize,
             Capability::Random,
             Capability::Configure,
         ];

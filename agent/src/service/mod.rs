@@ -24,9 +24,11 @@ pub use identity::IdentityService;
 pub use records::RecordsService;
 pub use tokens::TokensService;
 
-/// How long a call waits for the token when the caller gave no shorter `grpc-timeout`. Less than the worker's second
-/// limit, so that the caller hears of a hung token before it is started anew.
-const WAIT: Duration = Duration::from_secs(15);
+/// How long a read waits for the token when the caller gave no shorter `grpc-timeout`.
+const READ: Duration = Duration::from_secs(15);
+/// The same for whatever changes the token: the worker's own limit for a write and a little more, so that the caller
+/// hears what came of it wherever that can be known.
+const WRITE: Duration = Duration::from_secs(40);
 /// The largest message that is taken or sent, in bytes.
 pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
@@ -85,16 +87,21 @@ fn request_id<T>(request: &Request<T>) -> Arc<str> {
         .map_or_else(|| "unknown".into(), |id| Arc::clone(&id.0))
 }
 
-/// The call's name and the shorter of our wait and the caller's `grpc-timeout`.
+/// The call's name and the shorter of our own limit and the caller's `grpc-timeout`.
 fn call<T>(op: &'static str, request: &Request<T>) -> Call {
     let asked = request
         .metadata()
         .get("grpc-timeout")
         .and_then(|v| v.to_str().ok())
         .and_then(grpc_timeout);
+    let usual = if matches!(op, "get" | "random") {
+        READ
+    } else {
+        WRITE
+    };
     Call {
         op,
-        wait: asked.map_or(WAIT, |asked| asked.min(WAIT)),
+        wait: asked.map_or(usual, |asked| asked.min(usual)),
         request_id: request_id(request),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::pin::Pin as Pinned;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
 use hsm_proto::agent::{
@@ -11,12 +12,17 @@ use hsm_proto::agent::{
     tokens_server::Tokens,
 };
 use hsm_token::{Pin, Token as _};
+use hsm_types::TokenId;
 use tokio_stream::wrappers::WatchStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::status_message;
 use super::{Agent, call, fail, request_id};
+use crate::actor::Initialize;
 use crate::error::{Kind, OpError};
+
+/// Making a token and a key pair takes its time on hardware.
+const INITIALIZE: Duration = Duration::from_mins(3);
 
 /// See the module.
 pub struct TokensService(pub Arc<Agent>);
@@ -30,17 +36,51 @@ impl TokensService {
 
     async fn unlock(&self, request: Request<UnlockTokenRequest>) -> Result<(), OpError> {
         let wait = call("unlock", &request).wait;
-        let UnlockTokenRequest { token_id, pin } = request.into_inner();
-        let pin = Pin::new(pin);
-        if pin.expose().is_empty() {
-            return Err(OpError::new(Kind::Invalid, None, "the PIN is empty"));
-        }
+        let UnlockTokenRequest { token_id, pin: given } = request.into_inner();
+        let pin = pin(given, "pin")?;
         let token = match (token_id.as_str(), self.0.tokens.as_slice()) {
             // A token's identity may not be known before it is unlocked.
             ("", [only]) => only,
             (id, _) => self.0.token(id)?,
         };
         token.unlock(pin, wait).await
+    }
+
+    async fn change(&self, request: Request<ChangePinRequest>) -> Result<(), OpError> {
+        let wait = call("change_pin", &request).wait;
+        let ChangePinRequest {
+            token_id,
+            old_pin,
+            new_pin,
+        } = request.into_inner();
+        let (old, new) = (pin(old_pin, "old_pin")?, pin(new_pin, "new_pin")?);
+        self.0.token(&token_id)?.change_pin(old, new, wait).await
+    }
+
+    async fn initialize(&self, request: Request<InitializeTokenRequest>) -> Result<TokenId, OpError> {
+        let InitializeTokenRequest {
+            label,
+            pin: user,
+            so_pin,
+        } = request.into_inner();
+        let (user, so_pin) = (pin(user, "pin")?, pin(so_pin, "so_pin")?);
+        let [token] = self.0.tokens.as_slice() else {
+            return Err(OpError::new(
+                Kind::Refused,
+                None,
+                "this agent serves more than one token",
+            ));
+        };
+        token
+            .initialize(
+                Initialize {
+                    label,
+                    pin: user,
+                    so_pin,
+                },
+                INITIALIZE,
+            )
+            .await
     }
 
     async fn random(&self, request: Request<GenerateRandomRequest>) -> Result<Vec<u8>, OpError> {
@@ -61,6 +101,19 @@ impl TokensService {
             .await?;
         Ok(std::mem::take(&mut *random))
     }
+}
+
+/// Wiped from here on.
+fn pin(text: String, field: &str) -> Result<Pin, OpError> {
+    let pin = Pin::new(text);
+    if pin.expose().is_empty() {
+        return Err(OpError::new(
+            Kind::Invalid,
+            None,
+            format!("the field {field} is empty"),
+        ));
+    }
+    Ok(pin)
 }
 
 type Statuses = Pinned<Box<dyn Stream<Item = Result<ListTokensResponse, Status>> + Send>>;
@@ -112,19 +165,28 @@ impl Tokens for TokensService {
         }
     }
 
-    async fn change_pin(&self, _: Request<ChangePinRequest>) -> Result<Response<ChangePinResponse>, Status> {
-        Err(Status::unimplemented(
-            "this agent does not change PINs yet; see GetCapabilities",
-        ))
+    async fn change_pin(
+        &self,
+        request: Request<ChangePinRequest>,
+    ) -> Result<Response<ChangePinResponse>, Status> {
+        let id = request_id(&request);
+        match self.change(request).await {
+            Ok(()) => Ok(Response::new(ChangePinResponse {})),
+            Err(error) => Err(fail("change_pin", &error, &id)),
+        }
     }
 
     async fn initialize_token(
         &self,
-        _: Request<InitializeTokenRequest>,
+        request: Request<InitializeTokenRequest>,
     ) -> Result<Response<InitializeTokenResponse>, Status> {
-        Err(Status::unimplemented(
-            "this agent does not initialise tokens over the network yet; use hsm-agent token init on the node",
-        ))
+        let id = request_id(&request);
+        match self.initialize(request).await {
+            Ok(token_id) => Ok(Response::new(InitializeTokenResponse {
+                token_id: token_id.to_string(),
+            })),
+            Err(error) => Err(fail("initialize", &error, &id)),
+        }
     }
 
     async fn generate_random(

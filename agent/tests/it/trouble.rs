@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use hsm_proto::agent::{
-    GetRecordRequest, TokenState, UnlockTokenRequest, WatchRecordsRequest, watch_records_response::Event,
+    ChangePinRequest, GetRecordRequest, InitializeTokenRequest, TokenState, UnlockTokenRequest,
+    WatchRecordsRequest, watch_records_response::Event,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -231,4 +232,52 @@ async fn nothing_secret_is_anywhere() {
         let text = std::fs::read(entry.unwrap().path()).unwrap();
         assert!(!String::from_utf8_lossy(&text).contains(&pin));
     }
+}
+
+#[tokio::test]
+async fn the_controller_can_initialise_a_token_and_change_its_pin() {
+    let node = Node::new();
+    let agent = node.run();
+    let mut client = node.client(&agent).await;
+    client.until(TokenState::Absent).await;
+    let init = |label: &str| InitializeTokenRequest {
+        label: label.into(),
+        pin: "first-pin-1".into(),
+        so_pin: "so-pin-1234".into(),
+    };
+    let other = client.tokens.initialize_token(init("other")).await.unwrap_err();
+    assert_eq!(other.code(), Code::FailedPrecondition);
+    let made = client
+        .tokens
+        .initialize_token(init("test"))
+        .await
+        .unwrap()
+        .into_inner();
+    let ready = client.until(TokenState::Ready).await;
+    assert_eq!(ready.token_id, made.token_id);
+    let again = client.tokens.initialize_token(init("test")).await.unwrap_err();
+    assert_eq!(again.code(), Code::FailedPrecondition, "it holds a store");
+
+    let change = |old: &str, new: &str| ChangePinRequest {
+        token_id: made.token_id.clone(),
+        old_pin: old.into(),
+        new_pin: new.into(),
+    };
+    client
+        .tokens
+        .change_pin(change("first-pin-1", "second-pin-2"))
+        .await
+        .unwrap();
+    let wrong = client
+        .tokens
+        .change_pin(change("first-pin-1", "third-pin-3"))
+        .await
+        .unwrap_err();
+    assert_eq!(wrong.code(), Code::FailedPrecondition);
+    // The next epoch logs in with the new one, though no file has it.
+    kill(Pid::from_raw(agent.children()[0]), Signal::SIGKILL).unwrap();
+    client.until(TokenState::Unknown).await;
+    client.until(TokenState::Ready).await;
+    std::fs::write(node.path("pin"), "second-pin-2").unwrap();
+    node.ok(&["list"]);
 }
