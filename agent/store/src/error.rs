@@ -134,7 +134,8 @@ impl StoreError {
                 ErrorClass::Busy => Remedy::Retry,
                 ErrorClass::Full => Remedy::Space,
                 ErrorClass::Invalid => Remedy::Request,
-                ErrorClass::PinRequired
+                ErrorClass::ObjectDamaged
+                | ErrorClass::PinRequired
                 | ErrorClass::PinIncorrect
                 | ErrorClass::PinLength
                 | ErrorClass::PinLocked
