@@ -31,26 +31,19 @@ pub enum WireError {
 }
 
 fn bytes<const N: usize>(field: &'static str, from: &[u8]) -> Result<[u8; N], WireError> {
-    from.try_into()
-        .map_err(|_| WireError::Length(field, from.len(), N))
+    from.try_into().map_err(|_| WireError::Length(field, from.len(), N))
 }
 
 impl TryFrom<&wire::Epoch> for EpochId {
     type Error = WireError;
     fn try_from(from: &wire::Epoch) -> Result<Self, WireError> {
-        Ok(Self {
-            number: from.number,
-            writer: WriterId::from_bytes(bytes("epoch.writer", &from.writer)?),
-        })
+        Ok(Self { number: from.number, writer: WriterId::from_bytes(bytes("epoch.writer", &from.writer)?) })
     }
 }
 
 impl From<&EpochId> for wire::Epoch {
     fn from(from: &EpochId) -> Self {
-        Self {
-            number: from.number,
-            writer: from.writer.as_bytes().to_vec(),
-        }
+        Self { number: from.number, writer: from.writer.as_bytes().to_vec() }
     }
 }
 
@@ -59,11 +52,7 @@ fn epoch(from: Option<&wire::Epoch>) -> Result<EpochId, WireError> {
 }
 
 fn counter(from: u64) -> Result<u64, WireError> {
-    if from == 0 {
-        Err(WireError::Version("the counter starts at 1"))
-    } else {
-        Ok(from)
-    }
+    if from == 0 { Err(WireError::Version("the counter starts at 1")) } else { Ok(from) }
 }
 
 impl TryFrom<&wire::Stamp> for Stamp {
@@ -114,10 +103,7 @@ impl From<&Version> for wire::Version {
         let lineage = from
             .lineage
             .iter()
-            .map(|(e, end)| wire::LineageEntry {
-                epoch: Some(e.into()),
-                end: *end,
-            })
+            .map(|(e, end)| wire::LineageEntry { epoch: Some(e.into()), end: *end })
             .collect();
         Self {
             incarnation: from.incarnation.as_bytes().to_vec(),
@@ -140,35 +126,18 @@ impl TryFrom<&wire::Origin> for Origin {
         let keys = mark
             .keys
             .iter()
-            .map(|k| {
-                Ok((
-                    Key::new(k.key.as_str())?,
-                    KeyDigest::from_bytes(bytes("mark.digest", &k.digest)?),
-                ))
-            })
+            .map(|k| Ok((Key::new(k.key.as_str())?, KeyDigest::from_bytes(bytes("mark.digest", &k.digest)?))))
             .collect::<Result<_, WireError>>()?;
-        let stamp = mark
-            .stamp
-            .as_ref()
-            .ok_or(WireError::Missing("mark.stamp"))?
-            .try_into()?;
-        Ok(Self::Token {
-            mark: Some(SecretMark { stamp, keys }),
-        })
+        let stamp = mark.stamp.as_ref().ok_or(WireError::Missing("mark.stamp"))?.try_into()?;
+        Ok(Self::Token { mark: Some(SecretMark { stamp, keys }) })
     }
 }
 
 impl From<&Origin> for wire::Origin {
     fn from(from: &Origin) -> Self {
         match from {
-            Origin::Secret => Self {
-                from_secret: true,
-                mark: None,
-            },
-            Origin::Token { mark } => Self {
-                from_secret: false,
-                mark: mark.as_ref().map(Into::into),
-            },
+            Origin::Secret => Self { from_secret: true, mark: None },
+            Origin::Token { mark } => Self { from_secret: false, mark: mark.as_ref().map(Into::into) },
         }
     }
 }
@@ -178,15 +147,9 @@ impl From<&SecretMark> for wire::SecretMark {
         let keys = from
             .keys
             .iter()
-            .map(|(k, d)| wire::KeyDigest {
-                key: k.as_str().to_owned(),
-                digest: d.as_bytes().to_vec(),
-            })
+            .map(|(k, d)| wire::KeyDigest { key: k.as_str().to_owned(), digest: d.as_bytes().to_vec() })
             .collect();
-        Self {
-            stamp: Some((&from.stamp).into()),
-            keys,
-        }
+        Self { stamp: Some((&from.stamp).into()), keys }
     }
 }
 
@@ -194,17 +157,9 @@ impl TryFrom<&wire::Revision> for Revision {
     type Error = WireError;
     fn try_from(from: &wire::Revision) -> Result<Self, WireError> {
         Ok(Self {
-            version: from
-                .version
-                .as_ref()
-                .ok_or(WireError::Missing("revision.version"))?
-                .try_into()?,
+            version: from.version.as_ref().ok_or(WireError::Missing("revision.version"))?.try_into()?,
             digest: Digest::from_bytes(bytes("revision.digest", &from.digest)?),
-            origin: from
-                .origin
-                .as_ref()
-                .ok_or(WireError::Missing("revision.origin"))?
-                .try_into()?,
+            origin: from.origin.as_ref().ok_or(WireError::Missing("revision.origin"))?.try_into()?,
         })
     }
 }
@@ -225,11 +180,7 @@ impl TryFrom<&wire::Tombstone> for Tombstone {
         Ok(Self {
             path: RecordPath::new(from.path.as_str())?,
             incarnation: Incarnation::from_bytes(bytes("incarnation", &from.incarnation)?),
-            stamp: from
-                .stamp
-                .as_ref()
-                .ok_or(WireError::Missing("tombstone.stamp"))?
-                .try_into()?,
+            stamp: from.stamp.as_ref().ok_or(WireError::Missing("tombstone.stamp"))?.try_into()?,
         })
     }
 }
@@ -265,11 +216,7 @@ impl TryFrom<wire::Content> for Content {
 
 impl From<&Content> for wire::Content {
     fn from(from: &Content) -> Self {
-        let data = from
-            .data
-            .iter()
-            .map(|(k, v)| (k.as_str().to_owned(), v.expose().to_vec()))
-            .collect();
+        let data = from.data.iter().map(|(k, v)| (k.as_str().to_owned(), v.expose().to_vec())).collect();
         let metadata = (!from.metadata.is_empty()).then(|| wire::Metadata {
             description: from.metadata.description.clone(),
             labels: from.metadata.labels.clone().into_iter().collect(),
@@ -292,32 +239,17 @@ mod tests {
             stamp: version.stamp(),
             keys: vec![(Key::new("a").unwrap(), KeyDigest::from_bytes([9; 8]))],
         };
-        for origin in [
-            Origin::Secret,
-            Origin::Token { mark: None },
-            Origin::Token { mark: Some(mark) },
-        ] {
-            let revision = Revision {
-                version: version.clone(),
-                digest: Digest::from_bytes([3; 32]),
-                origin,
-            };
+        for origin in [Origin::Secret, Origin::Token { mark: None }, Origin::Token { mark: Some(mark) }] {
+            let revision = Revision { version: version.clone(), digest: Digest::from_bytes([3; 32]), origin };
             assert_eq!(Revision::try_from(&wire::Revision::from(&revision)), Ok(revision));
         }
     }
 
     #[test]
     fn bad_messages_name_the_field() {
-        let bad = wire::Stamp {
-            incarnation: vec![1; 7],
-            epoch: None,
-            counter: 1,
-        };
+        let bad = wire::Stamp { incarnation: vec![1; 7], epoch: None, counter: 1 };
         assert_eq!(Stamp::try_from(&bad), Err(WireError::Length("incarnation", 7, 8)));
-        let bad = wire::Content {
-            data: [("schlüssel".to_owned(), vec![1])].into(),
-            metadata: None,
-        };
+        let bad = wire::Content { data: [("schlüssel".to_owned(), vec![1])].into(), metadata: None };
         assert!(matches!(Content::try_from(bad), Err(WireError::Key(_))));
     }
 }

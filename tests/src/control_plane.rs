@@ -38,11 +38,7 @@ impl ControlPlane {
     /// If a program can neither be found nor built, or ends at its start; the text is `hack/kube`'s, with the end of
     /// the program's log.
     pub fn start(with: &[With]) -> Result<Self> {
-        let parts: &[&str] = if with.is_empty() {
-            &["control"]
-        } else {
-            &["control", "controllers"]
-        };
+        let parts: &[&str] = if with.is_empty() { &["control"] } else { &["control", "controllers"] };
         // Not captured: minutes of silence look like a hang.
         let output = hack_kube()
             .arg("tools")
@@ -50,23 +46,13 @@ impl ControlPlane {
             .stderr(Stdio::inherit())
             .output()
             .context("hack/kube tools")?;
-        let bin = PathBuf::from(
-            text(output, "hack/kube tools (see above)")?
-                .lines()
-                .last()
-                .unwrap_or_default(),
-        );
+        let bin =
+            PathBuf::from(text(output, "hack/kube tools (see above)")?.lines().last().unwrap_or_default());
 
         let dir = tempfile::Builder::new().prefix("hsm-control-plane-").tempdir()?;
-        let plane = Self {
-            bin,
-            kubeconfig: dir.path().join("kubeconfig"),
-            dir,
-        };
+        let plane = Self { bin, kubeconfig: dir.path().join("kubeconfig"), dir };
         let mut up = hack_kube();
-        up.arg("up")
-            .arg(plane.dir.path())
-            .args(["--owner", &std::process::id().to_string()]);
+        up.arg("up").arg(plane.dir.path()).args(["--owner", &std::process::id().to_string()]);
         for part in with {
             up.args(["--with", part.name()]);
         }
@@ -94,10 +80,7 @@ impl ControlPlane {
     /// # Errors
     /// If kubectl fails; the text is what it wrote to stderr.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        run(
-            self.kubectl_command(args).stdin(Stdio::null()),
-            &format!("kubectl {}", args.join(" ")),
-        )
+        run(self.kubectl_command(args).stdin(Stdio::null()), &format!("kubectl {}", args.join(" ")))
     }
 
     /// Like [`ControlPlane::kubectl`], with `input` on stdin: `kubectl_stdin(&["apply", "-f", "-"], manifests)`.
@@ -128,11 +111,7 @@ impl ControlPlane {
     /// # Errors
     /// If there is no process of that name, or it cannot be ended.
     pub fn stop(&self, process: &str) -> Result<()> {
-        run(
-            hack_kube().arg("stop").arg(self.dir.path()).arg(process),
-            "hack/kube stop",
-        )
-        .map(drop)
+        run(hack_kube().arg("stop").arg(self.dir.path()).arg(process), "hack/kube stop").map(drop)
     }
 
     /// Starts a stopped process again, with the same data and address, and returns when it is ready.
@@ -140,11 +119,7 @@ impl ControlPlane {
     /// # Errors
     /// If it ends at its start, or another process has taken its port meanwhile.
     pub fn start_again(&self, process: &str) -> Result<()> {
-        run(
-            hack_kube().arg("start").arg(self.dir.path()).arg(process),
-            "hack/kube start",
-        )
-        .map(drop)
+        run(hack_kube().arg("start").arg(self.dir.path()).arg(process), "hack/kube start").map(drop)
     }
 
     fn kubectl_command(&self, args: &[&str]) -> Command {
@@ -165,10 +140,7 @@ impl Drop for ControlPlane {
         // No panic here: during another panic it would abort the tests.
         let down = run(hack_kube().arg("down").arg(self.dir.path()), "hack/kube down");
         if let Err(error) = down {
-            eprintln!(
-                "The control plane in {} was not stopped: {error:#}",
-                self.dir.path().display()
-            );
+            eprintln!("The control plane in {} was not stopped: {error:#}", self.dir.path().display());
         }
     }
 }
@@ -195,11 +167,7 @@ fn run(command: &mut Command, what: &str) -> Result<String> {
 
 fn text(output: Output, what: &str) -> Result<String> {
     if !output.status.success() {
-        bail!(
-            "{what}: {}\n{}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr).trim_end()
-        );
+        bail!("{what}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());
     }
     String::from_utf8(output.stdout).with_context(|| format!("{what} wrote something that is not UTF-8"))
 }

@@ -1,0 +1,253 @@
+//! From the objects that were read to the index, and to what is garbage. Pure: it decides, the store acts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hsm_token::ObjectHandle;
+use hsm_types::{Incarnation, RecordPath, Relation, Stamp, Tombstone};
+
+use crate::format::{ChunkHead, ObjectId, SetId};
+use crate::index::{Entry, Head};
+
+/// An object of ours that was read and understood; its values are not kept.
+pub(crate) struct Known {
+    pub(crate) handle: ObjectHandle,
+    pub(crate) size: usize,
+    pub(crate) generation: u64,
+    pub(crate) replaces: Vec<ObjectId>,
+    pub(crate) items: Vec<Item>,
+}
+
+/// An entry without its values.
+pub(crate) enum Item {
+    Record(RecordPath, Arc<Head>),
+    History(RecordPath, Arc<Head>),
+    Tombstone(Tombstone),
+    Head { head: ChunkHead, history: bool },
+    Body(BodyItem),
+    Compaction,
+}
+
+pub(crate) struct BodyItem {
+    pub(crate) path: RecordPath,
+    pub(crate) stamp: Stamp,
+    pub(crate) set: SetId,
+    pub(crate) index: usize,
+    pub(crate) chunks: usize,
+}
+
+/// What came of putting the chunks of a set together.
+pub(crate) enum Assembly {
+    /// All parts are there, and are what the head says.
+    Whole { head: Arc<Head>, parts: Vec<ObjectId> },
+    /// All parts are there, and are not what the head says.
+    Broken,
+}
+
+pub(crate) type Objects = BTreeMap<ObjectId, Known>;
+pub(crate) type Assemblies = BTreeMap<SetId, Assembly>;
+
+/// What the objects come to.
+#[derive(Default)]
+pub(crate) struct Catalog {
+    pub(crate) entries: BTreeMap<RecordPath, Entry>,
+    pub(crate) garbage: BTreeSet<ObjectId>,
+    pub(crate) compacting: bool,
+    /// Paths whose chunks contradict their head.
+    pub(crate) broken: Vec<(ObjectId, RecordPath)>,
+}
+
+type Life = (RecordPath, Incarnation);
+
+/// Objects that another one, of a higher generation, replaces: never read again.
+pub(crate) fn replaced(objects: &Objects) -> BTreeSet<ObjectId> {
+    objects
+        .values()
+        .flat_map(|known| known.replaces.iter().map(move |id| (known.generation, *id)))
+        .filter(|(generation, id)| objects.get(id).is_some_and(|old| old.generation < *generation))
+        .map(|(_, id)| id)
+        .collect()
+}
+
+/// `hidden`: whether some object of ours could not be read.
+pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) -> Catalog {
+    let replaced = replaced(objects);
+    let active = || objects.iter().filter(|(id, _)| !replaced.contains(id));
+    let mut catalog = Catalog::default();
+
+    // The dead: for each life the tombstone in the youngest object; its copies elsewhere are superfluous.
+    let mut tombs: BTreeMap<Life, (u64, ObjectId, &Tombstone)> = BTreeMap::new();
+    for (id, known) in active() {
+        for item in &known.items {
+            match item {
+                Item::Tombstone(tomb) => {
+                    let life = (tomb.path.clone(), tomb.incarnation);
+                    let this = (known.generation, *id, tomb);
+                    let kept = tombs.entry(life).or_insert(this);
+                    if (this.0, this.1) > (kept.0, kept.1) {
+                        *kept = this;
+                    }
+                }
+                Item::Compaction => catalog.compacting = true,
+                _ => {}
+            }
+        }
+    }
+    for ((path, _), (_, _, tomb)) in &tombs {
+        let entry = catalog.entries.entry(path.clone()).or_default();
+        entry.tombstones.push((*tomb).clone());
+    }
+    let dead = |path: &RecordPath, life: Incarnation| tombs.contains_key(&(path.clone(), life));
+
+    // The living: candidates by path, and of them the heads.
+    let mut candidates: BTreeMap<&RecordPath, Vec<(u64, &Arc<Head>)>> = BTreeMap::new();
+    let mut partial: Vec<(ObjectId, u64, &ChunkHead)> = Vec::new();
+    for (id, known) in active() {
+        for item in &known.items {
+            let (path, found, history) = match item {
+                Item::Record(path, head) => (path, head, false),
+                Item::History(path, head) => (path, head, true),
+                Item::Head { head, history } => match assemblies.get(&head.set) {
+                    Some(Assembly::Whole { head: whole, .. }) => (&head.path, whole, *history),
+                    Some(Assembly::Broken) if !dead(&head.path, head.stamp.incarnation) => {
+                        catalog.broken.push((*id, head.path.clone()));
+                        continue;
+                    }
+                    _ => {
+                        partial.push((*id, known.generation, head));
+                        continue;
+                    }
+                },
+                _ => continue,
+            };
+            if dead(path, found.revision.version.incarnation) {
+                continue;
+            }
+            if history {
+                let entry = catalog.entries.entry(path.clone()).or_default();
+                entry.history.push(Arc::clone(found));
+            } else {
+                candidates.entry(path).or_default().push((known.generation, found));
+            }
+        }
+    }
+    let mut generations: BTreeMap<&RecordPath, u64> = BTreeMap::new();
+    for (path, found) in candidates {
+        let entry = catalog.entries.entry(path.clone()).or_default();
+        generations.insert(path, found.iter().map(|(generation, _)| *generation).max().unwrap_or(0));
+        entry.heads = heads(&found);
+    }
+    for entry in catalog.entries.values_mut() {
+        entry.history.sort_by_key(|head| {
+            std::cmp::Reverse((head.revision.version.epoch, head.revision.version.counter))
+        });
+    }
+
+    // Versions of which parts are missing: with all objects readable the parts are gone, so it is no version (an
+    // interrupted write, or a token that lost objects). It goes when something of its path was written after it; so
+    // a page must not take in the record of such a path.
+    let mut kept_sets: BTreeSet<SetId> = BTreeSet::new();
+    let mut dead_heads: BTreeSet<(ObjectId, SetId)> = BTreeSet::new();
+    for (id, generation, head) in partial {
+        let newer = generations.get(&head.path).is_some_and(|g| *g > generation);
+        if dead(&head.path, head.stamp.incarnation) || newer {
+            dead_heads.insert((id, head.set));
+            continue;
+        }
+        kept_sets.insert(head.set);
+        let entry = catalog.entries.entry(head.path.clone()).or_default();
+        entry.incomplete = true;
+        if hidden {
+            entry.damaged = true;
+        }
+    }
+    for (_, path) in &catalog.broken {
+        catalog.entries.entry(path.clone()).or_default().damaged = true;
+    }
+
+    // What nothing needs any more.
+    let entries = &catalog.entries;
+    let living = |path: &RecordPath, found: &Arc<Head>| {
+        entries.get(path).is_some_and(|entry| {
+            let mut all = entry.heads.iter().chain(&entry.history);
+            all.any(|head| Arc::ptr_eq(head, found))
+        })
+    };
+    let mut needed_sets = kept_sets;
+    for (id, known) in active() {
+        for item in &known.items {
+            if let Item::Head { head, .. } = item {
+                let needed = match assemblies.get(&head.set) {
+                    Some(Assembly::Whole { head: whole, .. }) => living(&head.path, whole),
+                    Some(Assembly::Broken) => catalog.broken.iter().any(|(object, _)| object == id),
+                    None => false,
+                };
+                if needed {
+                    needed_sets.insert(head.set);
+                }
+            }
+        }
+    }
+    let headed: BTreeSet<SetId> = active()
+        .flat_map(|(_, known)| &known.items)
+        .filter_map(|item| match item {
+            Item::Head { head, .. } => Some(head.set),
+            _ => None,
+        })
+        .collect();
+    let needed = |id: ObjectId, item: &Item| match item {
+        Item::Record(path, head) | Item::History(path, head) => living(path, head),
+        Item::Tombstone(tomb) => tombs
+            .get(&(tomb.path.clone(), tomb.incarnation))
+            .is_some_and(|(_, kept, _)| *kept == id),
+        Item::Head { head, .. } => needed_sets.contains(&head.set) && !dead_heads.contains(&(id, head.set)),
+        Item::Body(body) => {
+            needed_sets.contains(&body.set)
+                || (!headed.contains(&body.set) && orphan_stays(body, hidden, entries))
+        }
+        Item::Compaction => true,
+    };
+    catalog.garbage = objects
+        .iter()
+        .filter(|(id, known)| {
+            let held = known.replaces.iter().any(|old| objects.contains_key(old));
+            replaced.contains(id)
+                || (known.items.iter().all(|item| !needed(**id, item)) && !(known.items.is_empty() && held))
+        })
+        .map(|(id, _)| *id)
+        .collect();
+    catalog
+}
+
+/// A chunk without a head: of an interrupted write or deletion, unless its head is in an object that cannot be read.
+fn orphan_stays(body: &BodyItem, hidden: bool, entries: &BTreeMap<RecordPath, Entry>) -> bool {
+    let outlived = entries.get(&body.path).is_some_and(|entry| {
+        let dead = entry.tombstones.iter().any(|tomb| tomb.incarnation == body.stamp.incarnation);
+        let includes = |head: &Arc<Head>| head.revision.version.includes(&body.stamp);
+        dead || entry.heads.iter().any(includes)
+    });
+    hidden && !outlived
+}
+
+/// The versions that no other is newer than. Of equal copies the one in the youngest object is kept.
+fn heads(found: &[(u64, &Arc<Head>)]) -> Vec<Arc<Head>> {
+    let mut kept: Vec<(u64, &Arc<Head>)> = Vec::new();
+    for (generation, head) in found {
+        let beaten =
+            found.iter().any(
+                |(other_generation, other)| match head.revision.relation(&other.revision) {
+                    Relation::Behind => true,
+                    Relation::Equal => {
+                        (*other_generation, other.place.object) > (*generation, head.place.object)
+                    }
+                    Relation::Ahead | Relation::Diverged | Relation::OtherLife => false,
+                },
+            );
+        let doubled = kept.iter().any(|(_, other)| Arc::ptr_eq(other, head));
+        if !beaten && !doubled {
+            kept.push((*generation, head));
+        }
+    }
+    kept.sort_by_key(|(_, head)| head.revision.version.stamp());
+    kept.into_iter().map(|(_, head)| Arc::clone(head)).collect()
+}

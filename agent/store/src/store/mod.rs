@@ -1,0 +1,218 @@
+//! The store: one owner of one token's records.
+//!
+//! `open` finds the identity and the store key, `scan` keeps the index equal to the token, `read` gives values,
+//! `write` and `bury` change records, `place` makes room and destroys what is superseded, `provision` makes a store.
+
+mod bury;
+mod open;
+#[cfg(test)]
+mod pages;
+mod place;
+mod provision;
+mod read;
+mod scan;
+mod write;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use hsm_token::{ErrorClass, ObjectHandle, Token, TokenError};
+use hsm_types::{Content, Key, KeyDigest, RecordPath, Revision, Stamp, TokenId, Tombstone, Version};
+
+use zeroize::Zeroizing;
+
+use crate::catalog::{Assemblies, Objects};
+use crate::format::{Damage, Fingerprint, ObjectId, SetId, StoreKeys};
+use crate::{Index, Options, StoreError, WriterLock};
+
+pub use open::identify;
+
+/// The most that a record's keys, values and metadata may have together, in bytes.
+pub const MAX_RECORD: usize = 256 * 1024;
+
+/// Which store a token holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreIdentity {
+    /// The token.
+    pub token_id: TokenId,
+    /// The store key, by a name that may be shown. Admission pins it.
+    pub fingerprint: Fingerprint,
+}
+
+/// A record with its values.
+pub struct Record {
+    /// Version, digest and origin.
+    pub revision: Revision,
+    /// Values and metadata.
+    pub content: Content,
+}
+
+/// What a write expects to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Whatever is there.
+    Any,
+    /// Nothing.
+    Absent,
+    /// This version.
+    Stamp(Stamp),
+}
+
+/// Where the content of a put comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutOrigin {
+    /// An edit on the token's side.
+    Token,
+    /// A merge of both sides: the digests of the Secret's values, which it has taken in. They become the record's mark,
+    /// with the new version's own stamp.
+    Merged(Vec<(Key, KeyDigest)>),
+    /// The Kubernetes Secret, as the controller read it.
+    Secret,
+}
+
+/// A new value for a record.
+pub struct PutRequest {
+    /// The record.
+    pub path: RecordPath,
+    /// What the caller thinks is there.
+    pub expect: Expect,
+    /// The whole new content.
+    pub content: Content,
+    /// Where it comes from.
+    pub origin: PutOrigin,
+    /// The versions that this content has taken in beside the one that is there: the other heads of a diverged
+    /// record, and versions on other tokens. Where the record is absent, the new version continues the life of the
+    /// first of them (a healed record is not a new one), unless that life ended here.
+    pub parents: Vec<Version>,
+    /// Begin an epoch: for edits without a cluster, and after a token was found to have lost a write.
+    pub begin_epoch: bool,
+}
+
+/// What came of a put.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutOutcome {
+    /// The version that the record is at.
+    pub revision: Revision,
+    /// Whether anything had to be written.
+    pub written: bool,
+}
+
+/// A version as another token has it.
+pub struct Replica {
+    /// The record.
+    pub path: RecordPath,
+    /// Its version, digest and origin, kept as they are.
+    pub revision: Revision,
+    /// The content that the digest is of.
+    pub content: Content,
+}
+
+/// What came of a delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeleteOutcome {
+    /// The tombstones that were written; none if the record was known to be absent.
+    pub tombstones: Vec<Tombstone>,
+}
+
+/// The records of one token.
+pub struct Store<T: Token> {
+    token: T,
+    options: Options,
+    keys: StoreKeys,
+    epoch: u64,
+    void: bool,
+    objects: Objects,
+    assemblies: Assemblies,
+    /// Parts of chunked records that were just read or written, until they are put together and checked.
+    parts: BTreeMap<(SetId, usize), Zeroizing<Vec<u8>>>,
+    /// Whether something has changed since the index was made.
+    stale: bool,
+    /// Objects of ours by label that cannot be used, with the handles that were tried.
+    unusable: BTreeMap<String, (Vec<ObjectHandle>, Damage)>,
+    /// Damage that hides no record: of the identity or of one copy of the store key.
+    blemishes: Vec<crate::DamagedObject>,
+    /// What is to be destroyed, and when.
+    garbage: BTreeMap<ObjectId, Instant>,
+    last_destroyed: Option<Instant>,
+    bytes_replaced: u64,
+    index: Index,
+}
+
+impl<T: Token> Store<T> {
+    /// The token's identity.
+    pub fn token_id(&self) -> TokenId {
+        self.keys.token_id
+    }
+
+    /// The store key's name.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.keys.fingerprint
+    }
+
+    /// What is known of the records, as of the last `open`, `refresh` or write.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// How many bytes of ours were destroyed since this store was opened, values and headers. A Pico HSM of
+    /// firmware 6.6 leaks flash by it.
+    pub fn bytes_replaced(&self) -> u64 {
+        self.bytes_replaced
+    }
+
+    /// How many superseded objects wait to be destroyed.
+    pub fn pending(&self) -> usize {
+        self.garbage.len()
+    }
+
+    /// Whether the epoch that this store was opened in has ended: it answers nothing any more, open a new one.
+    pub fn is_void(&self) -> bool {
+        self.void || self.token.epoch() != self.epoch
+    }
+
+    /// Gives the token back.
+    pub fn into_token(self) -> T {
+        self.token
+    }
+
+    /// The token, for what a store does not do (PIN flags, random bytes).
+    pub fn token(&mut self) -> &mut T {
+        &mut self.token
+    }
+
+    fn usable(&self) -> Result<(), StoreError> {
+        if self.is_void() { Err(StoreError::Void) } else { Ok(()) }
+    }
+
+    /// Notes when an error has ended the epoch.
+    fn noted<R>(&mut self, result: Result<R, TokenError>) -> Result<R, StoreError> {
+        result.map_err(|error| {
+            self.void |= error.ends_epoch();
+            if error.class == ErrorClass::Full {
+                let objects = self.index.counts.total();
+                StoreError::TokenFull { objects, needed: 1, limit: objects }
+            } else {
+                error.into()
+            }
+        })
+    }
+
+    fn lock(&self) -> Result<WriterLock, StoreError> {
+        self.usable()?;
+        WriterLock::acquire(&self.options.lock, self.options.lock_wait, self.options.clock.as_ref())
+    }
+
+    fn damaged(&self, path: &RecordPath) -> StoreError {
+        if self.index.compacting {
+            return StoreError::Compacting;
+        }
+        let hides = |object: &&crate::DamagedObject| {
+            object.path.as_ref().is_none_or(|p| p == path)
+                && !self.blemishes.iter().any(|blemish| blemish == *object)
+        };
+        StoreError::Damaged {
+            path: Some(path.clone()),
+            objects: self.index.damaged.iter().filter(hides).cloned().collect(),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Reading values. Every value is checked against the index: what comes back is the version that was asked for.
+
+use std::sync::Arc;
+
+use hsm_token::{ErrorClass, Token};
+use hsm_types::{Digest, Presence, RecordPath};
+use zeroize::Zeroizing;
+
+use super::{Record, Store};
+use crate::StoreError;
+use crate::format::{self, Entry, ObjectId, RecordEntry, Sealed, SetId};
+use crate::index::Head;
+
+/// Why a read has to be tried again with a new listing.
+enum Failed {
+    /// The handle is unknown or gives another object: it is stale.
+    Stale,
+    Error(StoreError),
+}
+
+impl<T: Token> Store<T> {
+    /// The record at `path`. Diverged if there is more than one head (see [`Store::heads`]).
+    ///
+    /// Lists the token only if what it knows turns out to be stale; writes nothing.
+    pub fn get(&mut self, path: &RecordPath) -> Result<Presence<Record>, StoreError> {
+        match self.heads(path)? {
+            Presence::Present(mut records) => match records.pop() {
+                Some(only) if records.is_empty() => Ok(Presence::Present(only)),
+                last => {
+                    records.extend(last);
+                    Err(StoreError::Diverged {
+                        path: path.clone(),
+                        heads: records.into_iter().map(|record| record.revision).collect(),
+                    })
+                }
+            },
+            Presence::Absent => Ok(Presence::Absent),
+            Presence::Unknown(why) => Ok(Presence::Unknown(why)),
+        }
+    }
+
+    /// All heads of the record at `path`: one, unless it has diverged or has two lives.
+    pub fn heads(&mut self, path: &RecordPath) -> Result<Presence<Vec<Record>>, StoreError> {
+        self.usable()?;
+        for again in [true, false] {
+            let heads: Vec<Arc<Head>> = match self.index.presence(path) {
+                Presence::Present(entry) => entry.heads.clone(),
+                Presence::Absent => return Ok(Presence::Absent),
+                Presence::Unknown(why) => return Ok(Presence::Unknown(why)),
+            };
+            let records: Result<Vec<Record>, Failed> =
+                heads.iter().map(|head| self.read_head(path, head)).collect();
+            match records {
+                Ok(records) => return Ok(Presence::Present(records)),
+                Err(Failed::Error(error)) => return Err(error),
+                Err(Failed::Stale) if again => self.scan()?,
+                Err(Failed::Stale) => {}
+            }
+        }
+        // Listed twice, and still not what it says: everything read in this epoch is in doubt.
+        self.void = true;
+        Err(StoreError::ReadBack)
+    }
+
+    fn read_head(&mut self, path: &RecordPath, head: &Head) -> Result<Record, Failed> {
+        let sealed = self.read_sealed(head.place.object)?;
+        let wanted = &head.revision;
+        let is_it = |record: &RecordEntry| {
+            record.path == *path
+                && record.version == wanted.version
+                && Digest::of(path, record.version.incarnation, &record.content) == wanted.digest
+        };
+        let mut found = None;
+        for entry in sealed.entries {
+            let record = match entry {
+                Entry::Record(record) => Some(record),
+                Entry::Head(chunks) if chunks.path == *path && chunks.digest == wanted.digest => {
+                    self.read_chunked(&chunks).map_err(|error| match error {
+                        StoreError::ReadBack => Failed::Stale,
+                        error => Failed::Error(error),
+                    })?
+                }
+                _ => None,
+            };
+            found = record.filter(is_it).or(found);
+        }
+        let record = found.ok_or(Failed::Stale)?;
+        Ok(Record {
+            revision: wanted.clone(),
+            content: record.content,
+        })
+    }
+
+    /// Reads an object by the handle that the index has for it, and makes sure that it is that object.
+    fn read_sealed(&mut self, id: ObjectId) -> Result<Sealed, Failed> {
+        let handle = self.objects.get(&id).ok_or(Failed::Stale)?.handle;
+        match self.token.read(handle) {
+            Ok(value) => format::open(&self.keys, id, &value).map_err(|_| Failed::Stale),
+            Err(error) if error.class == ErrorClass::NoSuchObject => Err(Failed::Stale),
+            Err(error) => self.noted(Err(error)).map_err(Failed::Error),
+        }
+    }
+
+    pub(super) fn read_part(
+        &mut self,
+        id: ObjectId,
+        set: SetId,
+        index: usize,
+    ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+        let sealed = self.read_sealed(id).map_err(|failed| match failed {
+            Failed::Stale => StoreError::ReadBack,
+            Failed::Error(error) => error,
+        })?;
+        sealed
+            .entries
+            .into_iter()
+            .find_map(|entry| match entry {
+                Entry::Body(body) if body.set == set && body.index == index => Some(body.part),
+                _ => None,
+            })
+            .ok_or(StoreError::ReadBack)
+    }
+
+    /// Whether the token still gives this object under the handle that we have for it.
+    pub(super) fn verify(&mut self, id: ObjectId) -> Result<bool, StoreError> {
+        match self.read_sealed(id) {
+            Ok(_) => Ok(true),
+            Err(Failed::Stale) => Ok(false),
+            Err(Failed::Error(error)) => Err(error),
+        }
+    }
+}

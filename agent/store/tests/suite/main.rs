@@ -1,0 +1,16 @@
+//! The store over the token in memory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::ref_option,
+    unreachable_pub
+)]
+
+mod common;
+mod faults;
+mod limits;
+mod origins;
+mod records;
+mod strangers;
+mod tombstones;
