@@ -48,21 +48,12 @@ pub struct OpError {
 impl OpError {
     /// An error that leaves the token's session alone.
     pub fn new(kind: Kind, reason: Option<Reason>, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            reason,
-            message: message.into(),
-            ends_epoch: false,
-        }
+        Self { kind, reason, message: message.into(), ends_epoch: false }
     }
 
     /// Known to be absent.
     pub fn not_found(path: &hsm_types::RecordPath) -> Self {
-        Self::new(
-            Kind::NotFound,
-            Some(Reason::PathNotFound),
-            format!("{path} is not on the token"),
-        )
+        Self::new(Kind::NotFound, Some(Reason::PathNotFound), format!("{path} is not on the token"))
     }
 
     /// The label of the metric's `result`.
@@ -133,12 +124,7 @@ impl From<&TokenError> for OpError {
         } else {
             error.to_string()
         };
-        Self {
-            kind,
-            reason,
-            message,
-            ends_epoch,
-        }
+        Self { kind, reason, message, ends_epoch }
     }
 }
 
@@ -173,12 +159,7 @@ impl From<&StoreError> for OpError {
             }
             _ => error.to_string(),
         };
-        Self {
-            kind,
-            reason,
-            message,
-            ends_epoch: matches!(error, StoreError::Void | StoreError::ReadBack),
-        }
+        Self { kind, reason, message, ends_epoch: matches!(error, StoreError::Void | StoreError::ReadBack) }
     }
 }
 
@@ -255,11 +236,7 @@ mod tests {
             (C::PinLength, Code::FailedPrecondition),
             (C::PinLocked, Code::FailedPrecondition),
         ] {
-            assert_eq!(
-                OpError::from(TokenError::new(class, "op", "m")).code(),
-                code,
-                "{class:?}"
-            );
+            assert_eq!(OpError::from(TokenError::new(class, "op", "m")).code(), code, "{class:?}");
         }
         assert_eq!(OpError::not_found(&path()).code(), Code::NotFound);
         assert_eq!(OpError::not_found(&path()).exit_code(), 3);
@@ -267,35 +244,19 @@ mod tests {
 
     #[test]
     fn store_errors_have_codes_reasons_and_exit_codes() {
-        let mismatch = OpError::from(StoreError::VersionMismatch {
-            path: path(),
-            current: None,
-        });
-        assert_eq!(
-            (mismatch.code(), mismatch.exit_code()),
-            (Code::FailedPrecondition, 4)
-        );
+        let mismatch = OpError::from(StoreError::VersionMismatch { path: path(), current: None });
+        assert_eq!((mismatch.code(), mismatch.exit_code()), (Code::FailedPrecondition, 4));
         assert!(mismatch.message.contains("current: absent"));
-        let full = StoreError::TokenFull {
-            objects: 116,
-            needed: 1,
-            limit: 116,
-        };
+        let full = StoreError::TokenFull { objects: 116, needed: 1, limit: 116 };
         let status = OpError::from(full).status("r1");
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert_eq!(status.metadata().get(REASON_KEY).unwrap(), "TokenFull");
         assert!(status.message().ends_with("(request_id r1)"));
-        let damaged = StoreError::Damaged {
-            path: Some(path()),
-            objects: vec![],
-        };
+        let damaged = StoreError::Damaged { path: Some(path()), objects: vec![] };
         assert_eq!(OpError::from(damaged).code(), Code::Unavailable);
         let large = StoreError::ValueTooLarge { size: 2, max: 1 };
         assert_eq!(OpError::from(large).code(), Code::InvalidArgument);
-        assert_eq!(
-            OpError::from(StoreError::LockHeld(std::time::Duration::ZERO)).code(),
-            Code::Aborted
-        );
+        assert_eq!(OpError::from(StoreError::LockHeld(std::time::Duration::ZERO)).code(), Code::Aborted);
         assert!(OpError::from(StoreError::Void).ends_epoch);
     }
 }

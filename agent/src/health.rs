@@ -42,8 +42,5 @@ async fn ready(State(health): State<Arc<Health>>) -> impl IntoResponse {
 
 async fn metrics(State(health): State<Arc<Health>>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    (
-        [(header::CONTENT_TYPE, kind)],
-        health.metrics.text(health.tls.expiry()),
-    )
+    ([(header::CONTENT_TYPE, kind)], health.metrics.text(health.tls.expiry()))
 }

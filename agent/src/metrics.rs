@@ -69,12 +69,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
         let build: Family<Build, Gauge> = Family::default();
-        build
-            .get_or_create(&Build {
-                version: VERSION,
-                commit: COMMIT,
-            })
-            .set(1);
+        build.get_or_create(&Build { version: VERSION, commit: COMMIT }).set(1);
         registry.register("hsm_build_info", "What this build is", build);
         let duration: Family<Op, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.000_5, 2.0, 17)));
@@ -93,21 +88,13 @@ impl Default for Metrics {
             registry: Registry::default(),
         };
         // The library adds `_total` to counters by itself.
-        registry.register(
-            "hsm_token_up",
-            "1 when the token serves reads and writes",
-            this.up.clone(),
-        );
+        registry.register("hsm_token_up", "1 when the token serves reads and writes", this.up.clone());
         registry.register(
             "hsm_token_session_epoch",
             "How often a session was started with the token",
             this.epoch.clone(),
         );
-        registry.register(
-            "hsm_token_objects",
-            "Objects that the token lists",
-            this.objects.clone(),
-        );
+        registry.register("hsm_token_objects", "Objects that the token lists", this.objects.clone());
         registry.register(
             "hsm_token_objects_capacity",
             "Objects that may be on the token at rest, 0 for no limit",
@@ -118,21 +105,13 @@ impl Default for Metrics {
             "1 when a wrong PIN was tried since the last good login",
             this.tries_low.clone(),
         );
-        registry.register(
-            "hsm_token_operations",
-            "Operations on the token",
-            this.operations.clone(),
-        );
+        registry.register("hsm_token_operations", "Operations on the token", this.operations.clone());
         registry.register(
             "hsm_token_operation_duration_seconds",
             "How long operations on the token took",
             this.duration.clone(),
         );
-        registry.register(
-            "hsm_token_logins",
-            "Logins sent to the token",
-            this.logins.clone(),
-        );
+        registry.register("hsm_token_logins", "Logins sent to the token", this.logins.clone());
         registry.register(
             "hsm_token_worker_restarts",
             "Worker processes that were started again",
@@ -156,9 +135,7 @@ impl Metrics {
     /// Counts one operation.
     pub fn operation(&self, op: &'static str, result: &'static str, took: Duration) {
         self.operations.get_or_create(&OpResult { op, result }).inc();
-        self.duration
-            .get_or_create(&Op { op })
-            .observe(took.as_secs_f64());
+        self.duration.get_or_create(&Op { op }).observe(took.as_secs_f64());
     }
 
     /// Counts one login.
@@ -169,19 +146,12 @@ impl Metrics {
     /// Shows a token's status. Before its identity is known there is nothing to name it by.
     pub fn status(&self, status: &Status) {
         let Some(id) = status.token_id else { return };
-        let token = TokenLabel {
-            token: id.to_string(),
-        };
-        self.up
-            .get_or_create(&token)
-            .set(i64::from(status.state == State::Ready));
+        let token = TokenLabel { token: id.to_string() };
+        self.up.get_or_create(&token).set(i64::from(status.state == State::Ready));
         self.epoch.get_or_create(&token).set(status.epoch);
         self.objects.get_or_create(&token).set(status.objects);
         self.capacity.get_or_create(&token).set(status.capacity);
-        let low = status
-            .info
-            .as_ref()
-            .is_some_and(|i| i.pin.count_low || i.pin.final_try);
+        let low = status.info.as_ref().is_some_and(|i| i.pin.count_low || i.pin.final_try);
         self.tries_low.get_or_create(&token).set(i64::from(low));
     }
 
@@ -206,10 +176,7 @@ mod tests {
         metrics.operation("get", "ok", Duration::from_millis(3));
         metrics.login("ok");
         let token_id = Some(hsm_types::TokenId::from_random([7; 16]));
-        metrics.status(&Status {
-            token_id,
-            ..Status::default()
-        });
+        metrics.status(&Status { token_id, ..Status::default() });
         let text = metrics.text(5);
         for name in [
             "hsm_token_up{token=\"07070707-",

@@ -34,10 +34,7 @@ pub fn main(args: &RunArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if rustls::crypto::aws_lc_rs::default_provider()
-        .install_default()
-        .is_err()
-    {
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         crate::token_cli::complain("another TLS provider was installed before ours");
         return ExitCode::FAILURE;
     }
@@ -124,11 +121,7 @@ async fn run(config: RunConfig) -> Result<()> {
         serving: AtomicBool::new(true),
         stop: stop_serving.subscribe(),
     });
-    let health = Arc::new(Health {
-        ready: AtomicBool::new(true),
-        metrics,
-        tls: Arc::clone(&tls),
-    });
+    let health = Arc::new(Health { ready: AtomicBool::new(true), metrics, tls: Arc::clone(&tls) });
     let app = routes(Arc::clone(&health));
     tasks.spawn(async move {
         let served = axum::serve(health_listener, app).await;
@@ -169,13 +162,7 @@ async fn run(config: RunConfig) -> Result<()> {
         ("grpc", served.context("the gRPC server failed"))
     });
 
-    let mut running = Running {
-        tasks,
-        tokens: vec![token],
-        stop_serving,
-        grpc_ended,
-        tokens_ended,
-    };
+    let mut running = Running { tasks, tokens: vec![token], stop_serving, grpc_ended, tokens_ended };
     let failed = tokio::select! {
         _ = terminate.recv() => { tracing::info!("SIGTERM: the agent stops."); None }
         _ = interrupt.recv() => { tracing::info!("SIGINT: the agent stops."); None }

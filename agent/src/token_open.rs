@@ -15,16 +15,9 @@ use crate::config::Chosen;
 
 /// A token behind a worker process; no process is started before its `reopen`.
 pub fn worker(chosen: &Chosen) -> Result<WorkerToken, TokenError> {
-    let token = Pkcs11Config {
-        module: chosen.module.clone(),
-        token: chosen.token.clone(),
-    };
+    let token = Pkcs11Config { module: chosen.module.clone(), token: chosen.token.clone() };
     let config = WorkerConfig::new(token).map_err(|e| {
-        TokenError::new(
-            ErrorClass::Module,
-            "open",
-            format!("our own program is not found: {e}"),
-        )
+        TokenError::new(ErrorClass::Module, "open", format!("our own program is not found: {e}"))
     })?;
     WorkerToken::new(config)
 }
@@ -42,11 +35,7 @@ pub fn pin_memory_path(state_dir: &Path, info: &TokenInfo) -> PathBuf {
 /// A token's name on this node, from what the module says of it: not by slot (it moves), nor by TokenId (a blank token
 /// has none). Every Pico HSM has one serial: there the reader's name tells them apart.
 fn short_name(info: &TokenInfo) -> String {
-    let place = if info.software {
-        ""
-    } else {
-        info.slot_description.as_str()
-    };
+    let place = if info.software { "" } else { info.slot_description.as_str() };
     let name = format!("{}\0{}\0{}\0{place}", info.manufacturer, info.model, info.serial);
     crate::hex::text(&digest(&SHA256, name.as_bytes()).as_ref()[..8])
 }

@@ -31,12 +31,7 @@ pub(super) struct Down {
 
 impl Down {
     pub(super) fn new(state: State, reason: Reason, message: impl Into<String>, wake: Wake) -> Self {
-        Self {
-            state,
-            reason: Some(reason),
-            message: message.into(),
-            wake,
-        }
+        Self { state, reason: Some(reason), message: message.into(), wake }
     }
 
     /// What callers are told.
@@ -45,11 +40,7 @@ impl Down {
             State::Locked | State::Blank | State::NotAdmitted => Kind::Refused,
             State::Ready | State::Absent | State::Unknown | State::Unreadable => Kind::Unknown,
         };
-        OpError::new(
-            kind,
-            self.reason,
-            format!("the token cannot be used: {}", self.message),
-        )
+        OpError::new(kind, self.reason, format!("the token cannot be used: {}", self.message))
     }
 }
 
@@ -81,24 +72,13 @@ impl From<&StoreError> for Down {
                     .to_owned(),
                 wake: Wake::Identity,
             },
-            StoreError::StoreKeyMissing(_) => Self::new(
-                State::Unreadable,
-                Reason::StoreKeyMissing,
-                error.to_string(),
-                Wake::Later,
-            ),
-            StoreError::Damaged { .. } => Self::new(
-                State::Unreadable,
-                Reason::RecordDamaged,
-                error.to_string(),
-                Wake::Later,
-            ),
-            _ => Self::new(
-                State::Unknown,
-                Reason::TokenUnhealthy,
-                error.to_string(),
-                Wake::Later,
-            ),
+            StoreError::StoreKeyMissing(_) => {
+                Self::new(State::Unreadable, Reason::StoreKeyMissing, error.to_string(), Wake::Later)
+            }
+            StoreError::Damaged { .. } => {
+                Self::new(State::Unreadable, Reason::RecordDamaged, error.to_string(), Wake::Later)
+            }
+            _ => Self::new(State::Unknown, Reason::TokenUnhealthy, error.to_string(), Wake::Later),
         }
     }
 }
@@ -135,45 +115,24 @@ mod tests {
         for (class, state, reason, wake) in [
             (C::TokenAbsent, State::Absent, Reason::TokenAbsent, Wake::Later),
             (C::Module, State::Unknown, Reason::ModuleError, Wake::Later),
-            (
-                C::Unreachable,
-                State::Unknown,
-                Reason::TokenUnhealthy,
-                Wake::Later,
-            ),
+            (C::Unreachable, State::Unknown, Reason::TokenUnhealthy, Wake::Later),
             (C::PinIncorrect, State::Locked, Reason::PinIncorrect, Wake::NewPin),
             (C::PinLength, State::Locked, Reason::PinIncorrect, Wake::NewPin),
             (C::PinLocked, State::Locked, Reason::PinLocked, Wake::NewPin),
-            (
-                C::SessionLost,
-                State::Unknown,
-                Reason::TokenUnhealthy,
-                Wake::Later,
-            ),
+            (C::SessionLost, State::Unknown, Reason::TokenUnhealthy, Wake::Later),
         ] {
             let down = Down::from(&TokenError::new(class, "op", "m"));
-            assert_eq!(
-                (down.state, down.reason, down.wake),
-                (state, Some(reason), wake),
-                "{class:?}"
-            );
+            assert_eq!((down.state, down.reason, down.wake), (state, Some(reason), wake), "{class:?}");
         }
         let blank = Down::from(&StoreError::NoIdentity);
         assert_eq!((blank.state, blank.wake), (State::Blank, Wake::Identity));
         let missing = Down::from(&StoreError::StoreKeyMissing("x".into()));
-        assert_eq!(
-            (missing.state, missing.reason),
-            (State::Unreadable, Some(Reason::StoreKeyMissing))
-        );
+        assert_eq!((missing.state, missing.reason), (State::Unreadable, Some(Reason::StoreKeyMissing)));
     }
 
     #[test]
     fn unknown_is_never_told_as_absent() {
-        for class in [
-            ErrorClass::TokenAbsent,
-            ErrorClass::Module,
-            ErrorClass::Unreachable,
-        ] {
+        for class in [ErrorClass::TokenAbsent, ErrorClass::Module, ErrorClass::Unreachable] {
             let error = Down::from(&TokenError::new(class, "op", "m")).error();
             assert_eq!(error.code(), tonic::Code::Unavailable);
         }
@@ -188,9 +147,6 @@ mod tests {
         assert_eq!(delay(&absent, false, false, long, POLL), POLL);
         assert_eq!(delay(&absent, true, true, long, POLL), POLL);
         assert_eq!(delay(&absent, true, false, long, POLL), Duration::from_secs(500));
-        assert_eq!(
-            delay(&absent, true, false, NextStart::Exhausted, POLL),
-            LONGEST_DELAY
-        );
+        assert_eq!(delay(&absent, true, false, NextStart::Exhausted, POLL), LONGEST_DELAY);
     }
 }

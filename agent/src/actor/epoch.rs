@@ -60,10 +60,7 @@ impl Actor {
         };
         let before = worker.restarts();
         let opened = worker.reopen();
-        self.config
-            .metrics
-            .restarts
-            .inc_by(worker.restarts().saturating_sub(before));
+        self.config.metrics.restarts.inc_by(worker.restarts().saturating_sub(before));
         match opened {
             Ok(()) => Ok(worker),
             Err(error) => {
@@ -121,9 +118,7 @@ impl Actor {
             let word = result.as_ref().map_or_else(|e| login_word(e.class), |()| "ok");
             self.config.metrics.login(word);
         }
-        let outcome = result
-            .as_ref()
-            .map_or_else(|e| OpError::from(e).result(), |()| "ok");
+        let outcome = result.as_ref().map_or_else(|e| OpError::from(e).result(), |()| "ok");
         self.config.metrics.operation("login", outcome, begun.elapsed());
         match result {
             Ok(()) => {

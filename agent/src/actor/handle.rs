@@ -29,28 +29,13 @@ pub(super) type Run = Box<dyn FnOnce(Result<&mut Opened, OpError>) -> Report + S
 /// What the thread is asked.
 pub(super) enum Command {
     /// Work on the open store; called with an error when it is not open.
-    Job {
-        call: Call,
-        until: Instant,
-        span: tracing::Span,
-        run: Run,
-    },
+    Job { call: Call, until: Instant, span: tracing::Span, run: Run },
     /// Try this PIN.
-    Unlock {
-        pin: Pin,
-        reply: oneshot::Sender<Result<(), OpError>>,
-    },
+    Unlock { pin: Pin, reply: oneshot::Sender<Result<(), OpError>> },
     /// Change the PIN of the open token.
-    ChangePin {
-        old: Pin,
-        new: Pin,
-        reply: oneshot::Sender<Result<(), OpError>>,
-    },
+    ChangePin { old: Pin, new: Pin, reply: oneshot::Sender<Result<(), OpError>> },
     /// Make a store on a token that is positively blank, and the software token before it where none is there.
-    Initialize {
-        request: Initialize,
-        reply: oneshot::Sender<Result<TokenId, OpError>>,
-    },
+    Initialize { request: Initialize, reply: oneshot::Sender<Result<TokenId, OpError>> },
     /// Finish and end.
     Stop,
 }
@@ -104,14 +89,8 @@ impl TokenHandle {
         let run = Box::new(move |store: Result<&mut Opened, OpError>| {
             let result = store.and_then(work);
             let report = match &result {
-                Ok(_) => Report {
-                    result: "ok",
-                    ends_epoch: false,
-                },
-                Err(e) => Report {
-                    result: e.result(),
-                    ends_epoch: e.ends_epoch,
-                },
+                Ok(_) => Report { result: "ok", ends_epoch: false },
+                Err(e) => Report { result: e.result(), ends_epoch: e.ends_epoch },
             };
             // The caller may have gone; what was done is in the view.
             drop(reply.send(result));
@@ -119,12 +98,7 @@ impl TokenHandle {
         });
         let until = Instant::now() + call.wait;
         let limit = call.wait;
-        self.send(Command::Job {
-            call,
-            until,
-            span: tracing::Span::current(),
-            run,
-        })?;
+        self.send(Command::Job { call, until, span: tracing::Span::current(), run })?;
         wait(limit, answer).await
     }
 

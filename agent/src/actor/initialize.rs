@@ -58,23 +58,13 @@ impl Actor {
                 )));
             }
             TokenSelector::Only | TokenSelector::Slot(_) => {
-                return Err(refused(
-                    "this agent was not told a label (--token-label), so it makes no token",
-                ));
+                return Err(refused("this agent was not told a label (--token-label), so it makes no token"));
             }
         }
         let program = WorkerProgram::current_exe()
             .map_err(|e| OpError::new(Kind::Internal, None, format!("our own program is not found: {e}")))?;
         let Initialize { label, pin, so_pin } = request;
-        init_software_token(
-            &program,
-            LIMIT,
-            &chosen.module,
-            BlankSlot::First,
-            label,
-            so_pin,
-            pin,
-        )?;
+        init_software_token(&program, LIMIT, &chosen.module, BlankSlot::First, label, so_pin, pin)?;
         Ok(())
     }
 

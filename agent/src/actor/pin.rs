@@ -21,12 +21,7 @@ pub struct PinSource {
 impl PinSource {
     /// Reads nothing yet.
     pub fn new(file: Option<PathBuf>) -> Self {
-        Self {
-            file,
-            given: None,
-            refused: None,
-            salt: crate::random::bytes(),
-        }
+        Self { file, given: None, refused: None, salt: crate::random::bytes() }
     }
 
     /// Takes a PIN from the controller; it goes before the file's until it is refused.
@@ -41,7 +36,7 @@ impl PinSource {
         }
         let Some(file) = &self.file else {
             return Err(
-                "no PIN file is named; give --pin-file FILE (HSM_PIN_FILE), or unlock the token".to_owned(),
+                "no PIN file is named; give --pin-file FILE (HSM_PIN_FILE), or unlock the token".to_owned()
             );
         };
         let show = file.display();
@@ -85,8 +80,7 @@ impl PinSource {
 
     /// Whether there is a PIN that was not the last one to be refused.
     pub fn has_new(&self) -> bool {
-        self.current()
-            .is_ok_and(|pin| self.refused != Some(self.mark(&pin)))
+        self.current().is_ok_and(|pin| self.refused != Some(self.mark(&pin)))
     }
 
     fn mark(&self, pin: &Pin) -> [u8; 32] {
@@ -108,13 +102,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pin");
         let mut source = PinSource::new(Some(file.clone()));
-        assert!(
-            source
-                .current()
-                .map(|_| ())
-                .unwrap_err()
-                .contains("does not exist")
-        );
+        assert!(source.current().map(|_| ()).unwrap_err().contains("does not exist"));
         std::fs::write(&file, "\n").unwrap();
         assert!(source.current().map(|_| ()).unwrap_err().contains("empty"));
         std::fs::write(&file, "wrong\n").unwrap();

@@ -33,16 +33,10 @@ pub struct ActorConfig {
 pub fn start(config: ActorConfig) -> std::io::Result<(TokenHandle, oneshot::Receiver<()>)> {
     let (commands, queue) = sync_channel(QUEUE);
     let view = watch::Sender::new(Arc::new(View {
-        status: Status {
-            message: "the token is being opened".to_owned(),
-            ..Status::default()
-        },
+        status: Status { message: "the token is being opened".to_owned(), ..Status::default() },
         ..View::default()
     }));
-    let handle = TokenHandle {
-        commands,
-        view: view.subscribe(),
-    };
+    let handle = TokenHandle { commands, view: view.subscribe() };
     let (ended, end) = oneshot::channel();
     let actor = Actor {
         pin: PinSource::new(config.chosen.pin_file.clone()),
@@ -56,13 +50,11 @@ pub fn start(config: ActorConfig) -> std::io::Result<(TokenHandle, oneshot::Rece
         queue,
         view,
     };
-    std::thread::Builder::new()
-        .name("token".to_owned())
-        .spawn(move || {
-            actor.run();
-            // A panic drops `ended` instead.
-            let _ = ended.send(());
-        })?;
+    std::thread::Builder::new().name("token".to_owned()).spawn(move || {
+        actor.run();
+        // A panic drops `ended` instead.
+        let _ = ended.send(());
+    })?;
     Ok((handle, end))
 }
 
@@ -122,22 +114,11 @@ impl Actor {
                 Err(error) => break Down::from(&error),
             };
             let bytes = store.bytes_replaced();
-            self.config
-                .metrics
-                .bytes_replaced
-                .inc_by(bytes.saturating_sub(replaced));
+            self.config.metrics.bytes_replaced.inc_by(bytes.saturating_sub(replaced));
             replaced = bytes;
             let until_poll = next_poll.saturating_duration_since(Instant::now());
-            match self
-                .queue
-                .recv_timeout(due.map_or(until_poll, |due| due.min(until_poll)))
-            {
-                Ok(Command::Job {
-                    call,
-                    until,
-                    span,
-                    run,
-                }) => {
+            match self.queue.recv_timeout(due.map_or(until_poll, |due| due.min(until_poll))) {
+                Ok(Command::Job { call, until, span, run }) => {
                     let _entered = span.enter();
                     store.token().set_request_id(&call.request_id);
                     let over = self.job(&call, until, run, Ok(&mut store));
@@ -187,9 +168,7 @@ impl Actor {
         } else {
             store.token().info().map(drop).map_err(Into::into)
         };
-        let word = result
-            .as_ref()
-            .map_or_else(|e| OpError::from(e).result(), |()| "ok");
+        let word = result.as_ref().map_or_else(|e| OpError::from(e).result(), |()| "ok");
         self.config.metrics.operation("refresh", word, begun.elapsed());
         result.map_err(|e| Down::from(&e))
     }
@@ -198,18 +177,12 @@ impl Actor {
     fn job(&self, call: &Call, until: Instant, run: Run, store: Result<&mut Opened, OpError>) -> bool {
         let begun = Instant::now();
         let store = if begun >= until {
-            Err(OpError::new(
-                Kind::Busy,
-                None,
-                "the call waited too long; nothing was started, try again",
-            ))
+            Err(OpError::new(Kind::Busy, None, "the call waited too long; nothing was started, try again"))
         } else {
             store
         };
         let report = run(store);
-        self.config
-            .metrics
-            .operation(call.op, report.result, begun.elapsed());
+        self.config.metrics.operation(call.op, report.result, begun.elapsed());
         tracing::debug!(op = call.op, result = report.result, "The token answered.");
         report.ends_epoch
     }
@@ -233,18 +206,9 @@ impl Actor {
                     _ => {}
                 }
             }
-            let wait = if down.wake == Wake::Identity {
-                next_look
-            } else {
-                next_look.min(until)
-            };
+            let wait = if down.wake == Wake::Identity { next_look } else { next_look.min(until) };
             match self.queue.recv_timeout(wait.saturating_duration_since(now)) {
-                Ok(Command::Job {
-                    call,
-                    until,
-                    span,
-                    run,
-                }) => {
+                Ok(Command::Job { call, until, span, run }) => {
                     let _entered = span.enter();
                     self.job(&call, until, run, Err(down.error()));
                 }
@@ -315,11 +279,7 @@ impl Actor {
     fn publish(&self, records: Option<Arc<Records>>) {
         self.config.metrics.status(&self.status);
         self.view.send_if_modified(|view| {
-            let next = View {
-                revision: view.revision + 1,
-                status: self.status.clone(),
-                records,
-            };
+            let next = View { revision: view.revision + 1, status: self.status.clone(), records };
             let news = view.status != next.status || next.since(Some(view)).is_some();
             if news {
                 *view = Arc::new(next);
@@ -335,10 +295,5 @@ fn lost() -> Down {
 }
 
 fn stopping() -> Down {
-    Down::new(
-        State::Unknown,
-        Reason::TokenUnhealthy,
-        "the agent is stopping",
-        Wake::Later,
-    )
+    Down::new(State::Unknown, Reason::TokenUnhealthy, "the agent is stopping", Wake::Later)
 }

@@ -118,15 +118,9 @@ impl View {
             return None;
         }
         let changed = now.entries.iter().filter(|(path, entry)| {
-            known
-                .entries
-                .get(*path)
-                .is_none_or(|old| !Arc::ptr_eq(old, entry) && old != *entry)
+            known.entries.get(*path).is_none_or(|old| !Arc::ptr_eq(old, entry) && old != *entry)
         });
-        let gone = known
-            .entries
-            .keys()
-            .filter(|path| !now.entries.contains_key(*path));
+        let gone = known.entries.keys().filter(|path| !now.entries.contains_key(*path));
         let paths: Vec<_> = changed
             .map(|(path, entry)| (path.clone(), Arc::clone(entry)))
             .chain(gone.map(|path| (path.clone(), Arc::default())))
@@ -149,16 +143,11 @@ impl Records {
                         .damaged
                         .then(|| "a version of the record cannot be read: its object is damaged".to_owned()),
                 };
-                let same = before
-                    .and_then(|b| b.entries.get(path))
-                    .filter(|old| ***old == entry);
+                let same = before.and_then(|b| b.entries.get(path)).filter(|old| ***old == entry);
                 (path.clone(), same.map_or_else(|| Arc::new(entry), Arc::clone))
             })
             .collect();
-        Self {
-            entries,
-            hides: index.hides_records(),
-        }
+        Self { entries, hides: index.hides_records() }
     }
 }
 
@@ -171,27 +160,14 @@ mod tests {
             let entries = paths
                 .iter()
                 .map(|(p, unknown)| {
-                    let entry = Entry {
-                        unknown: unknown.map(str::to_owned),
-                        ..Entry::default()
-                    };
+                    let entry = Entry { unknown: unknown.map(str::to_owned), ..Entry::default() };
                     (RecordPath::new(*p).unwrap(), Arc::new(entry))
                 })
                 .collect();
-            Arc::new(Records {
-                entries,
-                hides: false,
-            })
+            Arc::new(Records { entries, hides: false })
         });
-        let status = Status {
-            epoch,
-            ..Status::default()
-        };
-        View {
-            revision: 0,
-            status,
-            records,
-        }
+        let status = Status { epoch, ..Status::default() };
+        View { revision: 0, status, records }
     }
 
     fn paths(change: Option<Change>) -> Vec<String> {
@@ -217,14 +193,8 @@ mod tests {
         let unknown = view(1, None);
         assert_eq!(unknown.since(Some(&old)), Some(Change::Void));
         assert_eq!(unknown.since(None), None);
-        assert_eq!(
-            view(2, Some(&[("a", None)])).since(Some(&unknown)),
-            Some(Change::Snapshot)
-        );
+        assert_eq!(view(2, Some(&[("a", None)])).since(Some(&unknown)), Some(Change::Snapshot));
         // A follower too slow to see the gap still learns that the epoch moved.
-        assert_eq!(
-            view(2, Some(&[("a", None)])).since(Some(&old)),
-            Some(Change::Snapshot)
-        );
+        assert_eq!(view(2, Some(&[("a", None)])).since(Some(&old)), Some(Change::Snapshot));
     }
 }

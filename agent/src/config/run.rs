@@ -25,20 +25,10 @@ pub struct RunArgs {
     #[arg(long, env = "NODE_NAME")]
     pub node_name: Option<String>,
     /// Where the controller's calls are served (mTLS)
-    #[arg(
-        long,
-        env = "HSM_LISTEN",
-        default_value = "127.0.0.1:9090",
-        value_name = "ADDR"
-    )]
+    #[arg(long, env = "HSM_LISTEN", default_value = "127.0.0.1:9090", value_name = "ADDR")]
     pub listen: SocketAddr,
     /// Where /healthz, /readyz and /metrics are served
-    #[arg(
-        long,
-        env = "HSM_HEALTH_LISTEN",
-        default_value = "127.0.0.1:8093",
-        value_name = "ADDR"
-    )]
+    #[arg(long, env = "HSM_HEALTH_LISTEN", default_value = "127.0.0.1:8093", value_name = "ADDR")]
     pub health_listen: SocketAddr,
     /// The agent's certificate chain (PEM); read again when it changes
     #[arg(long, env = "HSM_TLS_CERT", value_name = "FILE")]
@@ -112,11 +102,9 @@ impl RunArgs {
     /// Validates everything that can be validated without touching a file, a socket or a token.
     pub fn validate(&self) -> Result<RunConfig, ConfigError> {
         let tls = match (&self.tls_cert, &self.tls_key, &self.client_ca) {
-            (Some(cert), Some(key), Some(client_ca)) => TlsFiles {
-                cert: cert.clone(),
-                key: key.clone(),
-                client_ca: client_ca.clone(),
-            },
+            (Some(cert), Some(key), Some(client_ca)) => {
+                TlsFiles { cert: cert.clone(), key: key.clone(), client_ca: client_ca.clone() }
+            }
             (cert, key, ca) => {
                 let missing: Vec<&str> = [
                     (cert.is_none(), "--tls-cert"),

@@ -84,10 +84,7 @@ impl SelectArgs {
         let token_id = self
             .token_id
             .as_deref()
-            .map(|t| {
-                t.parse()
-                    .map_err(|e| ConfigError::new(format!("--token-id: {e}")))
-            })
+            .map(|t| t.parse().map_err(|e| ConfigError::new(format!("--token-id: {e}"))))
             .transpose()?;
         Ok(Chosen {
             module,
@@ -150,36 +147,19 @@ pub(crate) mod tests {
     #[test]
     fn a_token_is_named_in_one_way() {
         assert_eq!(args().choose().unwrap().token, TokenSelector::Only);
-        let both = SelectArgs {
-            token_label: Some("a".into()),
-            slot: Some(1),
-            ..args()
-        };
+        let both = SelectArgs { token_label: Some("a".into()), slot: Some(1), ..args() };
         assert!(error(&both).contains("give one of them"));
-        let none = SelectArgs {
-            module: None,
-            ..args()
-        };
+        let none = SelectArgs { module: None, ..args() };
         assert!(error(&none).contains("HSM_MODULE"));
-        let relative = SelectArgs {
-            module: Some("m.so".into()),
-            ..args()
-        };
+        let relative = SelectArgs { module: Some("m.so".into()), ..args() };
         assert!(error(&relative).contains("absolute"));
-        let id = SelectArgs {
-            token_id: Some("x".into()),
-            ..args()
-        };
+        let id = SelectArgs { token_id: Some("x".into()), ..args() };
         assert!(error(&id).contains("UUID"));
     }
 
     #[test]
     fn empty_variables_count_as_unset() {
-        let empty = SelectArgs {
-            token_label: Some(String::new()),
-            pin_file: Some("".into()),
-            ..args()
-        };
+        let empty = SelectArgs { token_label: Some(String::new()), pin_file: Some("".into()), ..args() };
         let chosen = empty.choose().unwrap();
         assert_eq!(chosen.token, TokenSelector::Only);
         assert_eq!(chosen.pin_file, None);

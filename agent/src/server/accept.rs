@@ -21,15 +21,9 @@ pub fn incoming(
     listener: TcpListener,
     tls: Arc<Tls>,
     identity: Arc<str>,
-) -> (
-    ReceiverStream<io::Result<PeerStream>>,
-    impl Future<Output = ()> + Send,
-) {
+) -> (ReceiverStream<io::Result<PeerStream>>, impl Future<Output = ()> + Send) {
     let (sender, receiver) = mpsc::channel(16);
-    (
-        ReceiverStream::new(receiver),
-        accept(listener, tls, identity, sender),
-    )
+    (ReceiverStream::new(receiver), accept(listener, tls, identity, sender))
 }
 
 async fn accept(

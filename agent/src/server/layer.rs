@@ -26,9 +26,7 @@ impl RequestId {
     pub fn of(given: Option<&HeaderValue>) -> Self {
         let fit = |id: &&str| {
             (1..=64).contains(&id.len())
-                && id
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+                && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         };
         given
             .and_then(|value| value.to_str().ok())
@@ -60,10 +58,7 @@ impl<S> Layer<S> for CallLayer {
     type Service = CallService<S>;
 
     fn layer(&self, inner: S) -> CallService<S> {
-        CallService {
-            inner,
-            limit: Arc::clone(&self.0),
-        }
+        CallService { inner, limit: Arc::clone(&self.0) }
     }
 }
 
@@ -110,11 +105,7 @@ where
                     (None, Ok(_permit)) => inner.call(request).await?,
                 };
                 let code = Status::from_header_map(response.headers()).map_or(tonic::Code::Ok, |s| s.code());
-                tracing::debug!(
-                    ?code,
-                    seconds = begun.elapsed().as_secs_f64(),
-                    "A call was answered."
-                );
+                tracing::debug!(?code, seconds = begun.elapsed().as_secs_f64(), "A call was answered.");
                 Ok(response)
             }
             .instrument(span),
@@ -132,10 +123,7 @@ fn refusal(peer: Option<&Peer>, id: &RequestId) -> Option<Status> {
                 id.0
             )))
         }
-        None => Some(Status::unauthenticated(format!(
-            "no client certificate (request_id {})",
-            id.0
-        ))),
+        None => Some(Status::unauthenticated(format!("no client certificate (request_id {})", id.0))),
     }
 }
 
@@ -155,10 +143,7 @@ mod tests {
 
     #[test]
     fn nobody_else_may_call() {
-        let peer = |allowed| Peer {
-            names: vec!["x".to_owned()].into(),
-            allowed,
-        };
+        let peer = |allowed| Peer { names: vec!["x".to_owned()].into(), allowed };
         let id = RequestId("r1".into());
         assert!(refusal(Some(&peer(true)), &id).is_none());
         let refused = refusal(Some(&peer(false)), &id).unwrap();

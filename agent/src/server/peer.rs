@@ -25,10 +25,7 @@ impl Peer {
     /// Reads the names of the client's certificate (DER). One that cannot be read has no names.
     pub fn of_certificate(der: &[u8], identity: &str) -> Self {
         let names = names(der);
-        Self {
-            allowed: names.iter().any(|n| n == identity),
-            names: names.into(),
-        }
+        Self { allowed: names.iter().any(|n| n == identity), names: names.into() }
     }
 }
 
@@ -103,9 +100,7 @@ mod tests {
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         if let Some(uri) = uri {
-            params
-                .subject_alt_names
-                .push(SanType::URI(uri.try_into().unwrap()));
+            params.subject_alt_names.push(SanType::URI(uri.try_into().unwrap()));
         }
         let key = KeyPair::generate().unwrap();
         params.self_signed(&key).unwrap().der().to_vec()

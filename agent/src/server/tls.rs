@@ -38,11 +38,7 @@ impl Tls {
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let loaded = load(&files)?;
         let expiry = AtomicI64::new(loaded.expiry);
-        Ok(Self {
-            files,
-            current: ArcSwap::from_pointee(loaded),
-            expiry,
-        })
+        Ok(Self { files, current: ArcSwap::from_pointee(loaded), expiry })
     }
 
     /// The configuration for a new connection.
@@ -106,17 +102,11 @@ fn load(files: &TlsFiles) -> Result<Loaded, TlsError> {
 
     let chain = certificates("--tls-cert", &files.cert, &cert)?;
     let expiry = expiry(&chain[0])?;
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|e| {
-        TlsError(format!(
-            "--tls-key {} holds no private key: {e}",
-            files.key.display()
-        ))
-    })?;
+    let key = PrivateKeyDer::from_pem_slice(&key)
+        .map_err(|e| TlsError(format!("--tls-key {} holds no private key: {e}", files.key.display())))?;
     let mut roots = RootCertStore::empty();
     for root in certificates("--client-ca", &files.client_ca, &ca)? {
-        roots
-            .add(root)
-            .map_err(|e| TlsError(format!("--client-ca {}: {e}", files.client_ca.display())))?;
+        roots.add(root).map_err(|e| TlsError(format!("--client-ca {}: {e}", files.client_ca.display())))?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
@@ -131,11 +121,7 @@ fn load(files: &TlsFiles) -> Result<Loaded, TlsError> {
     config.alpn_protocols = vec![b"h2".to_vec()];
     // No resumption: a client that a rotated CA no longer vouches for must not come back with an old ticket.
     config.send_tls13_tickets = 0;
-    Ok(Loaded {
-        config: Arc::new(config),
-        fingerprint,
-        expiry,
-    })
+    Ok(Loaded { config: Arc::new(config), fingerprint, expiry })
 }
 
 fn certificates(flag: &str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -143,10 +129,7 @@ fn certificates(flag: &str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDe
         .collect::<Result<_, _>>()
         .map_err(|e| TlsError(format!("{flag} {} is not PEM: {e}", path.display())))?;
     if found.is_empty() {
-        return Err(TlsError(format!(
-            "{flag} {} holds no certificate",
-            path.display()
-        )));
+        return Err(TlsError(format!("{flag} {} holds no certificate", path.display())));
     }
     Ok(found)
 }

@@ -24,9 +24,10 @@ pub(super) fn status_message(view: &View) -> wire::TokenStatus {
         software: info.software,
         objects: status.objects,
         capacity: status.capacity,
-        records: view.records.as_ref().map_or(0, |r| {
-            r.entries.values().filter(|e| !e.heads.is_empty()).count() as u64
-        }),
+        records: view
+            .records
+            .as_ref()
+            .map_or(0, |r| r.entries.values().filter(|e| !e.heads.is_empty()).count() as u64),
         session_epoch: status.epoch,
         store_fingerprint: status.fingerprint.clone(),
         pin_tries_low: info.pin.count_low || info.pin.final_try,

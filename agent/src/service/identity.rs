@@ -51,16 +51,8 @@ impl Identity for IdentityService {
 
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
         let ready = self.0.ready();
-        let reason = if ready {
-            String::new()
-        } else {
-            "the agent is stopping".to_owned()
-        };
-        Ok(Response::new(ProbeResponse {
-            alive: true,
-            ready,
-            reason,
-        }))
+        let reason = if ready { String::new() } else { "the agent is stopping".to_owned() };
+        Ok(Response::new(ProbeResponse { alive: true, ready, reason }))
     }
 
     async fn configure(
@@ -76,11 +68,7 @@ impl Identity for IdentityService {
                     ConfigureError::Older { .. } | ConfigureError::Changed(_) => Kind::Refused,
                     ConfigureError::Io(_) => Kind::Internal,
                 };
-                Err(fail(
-                    "configure",
-                    &OpError::new(kind, None, error.to_string()),
-                    &id,
-                ))
+                Err(fail("configure", &OpError::new(kind, None, error.to_string()), &id))
             }
         }
     }

@@ -56,16 +56,13 @@ impl Agent {
         let id: TokenId = id.parse().map_err(|e: hsm_types::ParseIdError| {
             OpError::new(Kind::Invalid, None, format!("token_id: {e}"))
         })?;
-        self.tokens
-            .iter()
-            .find(|t| t.view().status.token_id == Some(id))
-            .ok_or_else(|| {
-                OpError::new(
-                    Kind::Unknown,
-                    Some(Reason::TokenAbsent),
-                    format!("this agent has not seen the token {id}; ListTokens says what it has"),
-                )
-            })
+        self.tokens.iter().find(|t| t.view().status.token_id == Some(id)).ok_or_else(|| {
+            OpError::new(
+                Kind::Unknown,
+                Some(Reason::TokenAbsent),
+                format!("this agent has not seen the token {id}; ListTokens says what it has"),
+            )
+        })
     }
 
     fn ready(&self) -> bool {
@@ -81,29 +78,14 @@ impl Agent {
 
 /// The id of the call, put there by the layer.
 fn request_id<T>(request: &Request<T>) -> Arc<str> {
-    request
-        .extensions()
-        .get::<RequestId>()
-        .map_or_else(|| "unknown".into(), |id| Arc::clone(&id.0))
+    request.extensions().get::<RequestId>().map_or_else(|| "unknown".into(), |id| Arc::clone(&id.0))
 }
 
 /// The call's name and the shorter of our own limit and the caller's `grpc-timeout`.
 fn call<T>(op: &'static str, request: &Request<T>) -> Call {
-    let asked = request
-        .metadata()
-        .get("grpc-timeout")
-        .and_then(|v| v.to_str().ok())
-        .and_then(grpc_timeout);
-    let usual = if matches!(op, "get" | "random") {
-        READ
-    } else {
-        WRITE
-    };
-    Call {
-        op,
-        wait: asked.map_or(usual, |asked| asked.min(usual)),
-        request_id: request_id(request),
-    }
+    let asked = request.metadata().get("grpc-timeout").and_then(|v| v.to_str().ok()).and_then(grpc_timeout);
+    let usual = if matches!(op, "get" | "random") { READ } else { WRITE };
+    Call { op, wait: asked.map_or(usual, |asked| asked.min(usual)), request_id: request_id(request) }
 }
 
 /// `8S`, `100m` (milliseconds), `1H`: gRPC over HTTP/2, "Timeout".

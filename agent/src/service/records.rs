@@ -43,15 +43,7 @@ fn parse_put(request: PutRecordRequest) -> Result<(String, Write, Option<Fence>)
     let path = RecordPath::new(request.path)?;
     if let Some(revision) = &request.replicate {
         let revision = Revision::try_from(revision)?;
-        return Ok((
-            request.token_id,
-            Write::Replicate(Replica {
-                path,
-                revision,
-                content,
-            }),
-            request.fence,
-        ));
+        return Ok((request.token_id, Write::Replicate(Replica { path, revision, content }), request.fence));
     }
     let expect = match &request.expect {
         Some(put_record_request::Expect::Absent(true)) => Expect::Absent,
@@ -64,24 +56,13 @@ fn parse_put(request: PutRecordRequest) -> Result<(String, Write, Option<Fence>)
             ));
         }
     };
-    let parents = request
-        .parents
-        .iter()
-        .map(Version::try_from)
-        .collect::<Result<_, _>>()?;
-    let origin = if request.from_secret {
-        PutOrigin::Secret
-    } else {
-        PutOrigin::Token
+    let parents = request.parents.iter().map(Version::try_from).collect::<Result<_, _>>()?;
+    let origin = match &request.taken_in {
+        _ if request.from_secret => PutOrigin::Secret,
+        Some(secret) => PutOrigin::Merged(hsm_proto::convert::key_digests(&secret.keys)?),
+        None => PutOrigin::Token,
     };
-    let put = PutRequest {
-        path,
-        expect,
-        content,
-        origin,
-        parents,
-        begin_epoch: false,
-    };
+    let put = PutRequest { path, expect, content, origin, parents, begin_epoch: false };
     Ok((request.token_id, Write::Put(put), request.fence))
 }
 
@@ -114,11 +95,7 @@ impl RecordsService {
     }
 
     async fn write(&self, request: Request<PutRecordRequest>) -> Result<PutOutcome, OpError> {
-        let op = if request.get_ref().replicate.is_some() {
-            "replicate"
-        } else {
-            "put"
-        };
+        let op = if request.get_ref().replicate.is_some() { "replicate" } else { "put" };
         let call = call(op, &request);
         let (token_id, write, fence) = parse_put(request.into_inner())?;
         let fences = Arc::clone(&self.0.fences);
@@ -137,12 +114,7 @@ impl RecordsService {
 
     async fn remove(&self, request: Request<DeleteRecordRequest>) -> Result<DeleteRecordResponse, OpError> {
         let call = call("delete", &request);
-        let DeleteRecordRequest {
-            token_id,
-            path,
-            expect,
-            fence,
-        } = request.into_inner();
+        let DeleteRecordRequest { token_id, path, expect, fence } = request.into_inner();
         let path = RecordPath::new(path)?;
         let expect = match &expect {
             Some(stamp) => Expect::Stamp(Stamp::try_from(stamp)?),
@@ -188,19 +160,13 @@ impl RecordsService {
             .entries
             .range((from, Bound::Unbounded))
             .filter(|(path, _)| path.as_str().starts_with(&request.prefix));
-        let page: Vec<_> = matching
-            .by_ref()
-            .take(size)
-            .map(|(path, entry)| record_state(path, entry))
-            .collect();
+        let page: Vec<_> =
+            matching.by_ref().take(size).map(|(path, entry)| record_state(path, entry)).collect();
         let next_page_token = match (matching.next(), page.last()) {
             (Some(_), Some(last)) => last.path.clone(),
             _ => String::new(),
         };
-        Ok(ListRecordsResponse {
-            records: page,
-            next_page_token,
-        })
+        Ok(ListRecordsResponse { records: page, next_page_token })
     }
 }
 
@@ -210,10 +176,7 @@ type Feed = Pin<Box<dyn Stream<Item = Result<WatchRecordsResponse, Status>> + Se
 impl Records for RecordsService {
     async fn get(&self, request: Request<GetRecordRequest>) -> Result<Response<GetRecordResponse>, Status> {
         let id = request_id(&request);
-        self.read(request)
-            .await
-            .map(Response::new)
-            .map_err(|e| fail("get", &e, &id))
+        self.read(request).await.map(Response::new).map_err(|e| fail("get", &e, &id))
     }
 
     async fn list(
@@ -221,18 +184,15 @@ impl Records for RecordsService {
         request: Request<ListRecordsRequest>,
     ) -> Result<Response<ListRecordsResponse>, Status> {
         let id = request_id(&request);
-        self.page(request.get_ref())
-            .map(Response::new)
-            .map_err(|e| fail("list", &e, &id))
+        self.page(request.get_ref()).map(Response::new).map_err(|e| fail("list", &e, &id))
     }
 
     async fn put(&self, request: Request<PutRecordRequest>) -> Result<Response<PutRecordResponse>, Status> {
         let id = request_id(&request);
         match self.write(request).await {
-            Ok(PutOutcome { revision, written }) => Ok(Response::new(PutRecordResponse {
-                revision: Some((&revision).into()),
-                written,
-            })),
+            Ok(PutOutcome { revision, written }) => {
+                Ok(Response::new(PutRecordResponse { revision: Some((&revision).into()), written }))
+            }
             Err(error) => Err(fail("put", &error, &id)),
         }
     }
@@ -242,10 +202,7 @@ impl Records for RecordsService {
         request: Request<DeleteRecordRequest>,
     ) -> Result<Response<DeleteRecordResponse>, Status> {
         let id = request_id(&request);
-        self.remove(request)
-            .await
-            .map(Response::new)
-            .map_err(|e| fail("delete", &e, &id))
+        self.remove(request).await.map(Response::new).map_err(|e| fail("delete", &e, &id))
     }
 
     type WatchStream = Feed;
@@ -253,9 +210,9 @@ impl Records for RecordsService {
     async fn watch(&self, request: Request<WatchRecordsRequest>) -> Result<Response<Feed>, Status> {
         let id = request_id(&request);
         match self.0.token(&request.get_ref().token_id) {
-            Ok(token) => Ok(Response::new(Box::pin(
-                feed(token.follow()).map(Ok).take_until(self.0.stopped()),
-            ))),
+            Ok(token) => {
+                Ok(Response::new(Box::pin(feed(token.follow()).map(Ok).take_until(self.0.stopped()))))
+            }
             Err(error) => Err(fail("watch", &error, &id)),
         }
     }
@@ -283,18 +240,9 @@ mod tests {
             path: "a//b".into(),
             ..request(Some(put_record_request::Expect::Absent(true)))
         };
-        assert_eq!(
-            parse_put(bad_path).map(|_| ()).unwrap_err().code(),
-            tonic::Code::InvalidArgument
-        );
+        assert_eq!(parse_put(bad_path).map(|_| ()).unwrap_err().code(), tonic::Code::InvalidArgument);
         let mut bad_key = request(Some(put_record_request::Expect::Absent(true)));
-        bad_key.content = Some(wire::Content {
-            data: [("ü".to_owned(), vec![1])].into(),
-            metadata: None,
-        });
-        assert_eq!(
-            parse_put(bad_key).map(|_| ()).unwrap_err().reason,
-            Some(Reason::InvalidKey)
-        );
+        bad_key.content = Some(wire::Content { data: [("ü".to_owned(), vec![1])].into(), metadata: None });
+        assert_eq!(parse_put(bad_key).map(|_| ()).unwrap_err().reason, Some(Reason::InvalidKey));
     }
 }

@@ -29,9 +29,7 @@ pub struct TokensService(pub Arc<Agent>);
 
 impl TokensService {
     fn all(agent: &Agent) -> ListTokensResponse {
-        ListTokensResponse {
-            tokens: agent.tokens.iter().map(|t| status_message(&t.view())).collect(),
-        }
+        ListTokensResponse { tokens: agent.tokens.iter().map(|t| status_message(&t.view())).collect() }
     }
 
     async fn unlock(&self, request: Request<UnlockTokenRequest>) -> Result<(), OpError> {
@@ -48,39 +46,18 @@ impl TokensService {
 
     async fn change(&self, request: Request<ChangePinRequest>) -> Result<(), OpError> {
         let wait = call("change_pin", &request).wait;
-        let ChangePinRequest {
-            token_id,
-            old_pin,
-            new_pin,
-        } = request.into_inner();
+        let ChangePinRequest { token_id, old_pin, new_pin } = request.into_inner();
         let (old, new) = (pin(old_pin, "old_pin")?, pin(new_pin, "new_pin")?);
         self.0.token(&token_id)?.change_pin(old, new, wait).await
     }
 
     async fn initialize(&self, request: Request<InitializeTokenRequest>) -> Result<TokenId, OpError> {
-        let InitializeTokenRequest {
-            label,
-            pin: user,
-            so_pin,
-        } = request.into_inner();
+        let InitializeTokenRequest { label, pin: user, so_pin } = request.into_inner();
         let (user, so_pin) = (pin(user, "pin")?, pin(so_pin, "so_pin")?);
         let [token] = self.0.tokens.as_slice() else {
-            return Err(OpError::new(
-                Kind::Refused,
-                None,
-                "this agent serves more than one token",
-            ));
+            return Err(OpError::new(Kind::Refused, None, "this agent serves more than one token"));
         };
-        token
-            .initialize(
-                Initialize {
-                    label,
-                    pin: user,
-                    so_pin,
-                },
-                INITIALIZE,
-            )
-            .await
+        token.initialize(Initialize { label, pin: user, so_pin }, INITIALIZE).await
     }
 
     async fn random(&self, request: Request<GenerateRandomRequest>) -> Result<Vec<u8>, OpError> {
@@ -88,17 +65,10 @@ impl TokensService {
         let GenerateRandomRequest { token_id, length } = request.into_inner();
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if !(1..=1024).contains(&length) {
-            return Err(OpError::new(
-                Kind::Invalid,
-                None,
-                "length must be 1 to 1024 bytes",
-            ));
+            return Err(OpError::new(Kind::Invalid, None, "length must be 1 to 1024 bytes"));
         }
-        let mut random = self
-            .0
-            .token(&token_id)?
-            .store(call, move |store| Ok(store.token().random(length)?))
-            .await?;
+        let mut random =
+            self.0.token(&token_id)?.store(call, move |store| Ok(store.token().random(length)?)).await?;
         Ok(std::mem::take(&mut *random))
     }
 }
@@ -107,11 +77,7 @@ impl TokensService {
 fn pin(text: String, field: &str) -> Result<Pin, OpError> {
     let pin = Pin::new(text);
     if pin.expose().is_empty() {
-        return Err(OpError::new(
-            Kind::Invalid,
-            None,
-            format!("the field {field} is empty"),
-        ));
+        return Err(OpError::new(Kind::Invalid, None, format!("the field {field} is empty")));
     }
     Ok(pin)
 }
@@ -182,9 +148,7 @@ impl Tokens for TokensService {
     ) -> Result<Response<InitializeTokenResponse>, Status> {
         let id = request_id(&request);
         match self.initialize(request).await {
-            Ok(token_id) => Ok(Response::new(InitializeTokenResponse {
-                token_id: token_id.to_string(),
-            })),
+            Ok(token_id) => Ok(Response::new(InitializeTokenResponse { token_id: token_id.to_string() })),
             Err(error) => Err(fail("initialize", &error, &id)),
         }
     }

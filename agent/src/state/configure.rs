@@ -45,10 +45,7 @@ impl Configured {
             }),
             None => ConfigureRequest::default(),
         };
-        Ok(Self {
-            path,
-            current: watch::Sender::new(kept),
-        })
+        Ok(Self { path, current: watch::Sender::new(kept) })
     }
 
     /// Takes a configuration: the same again is accepted, an older one is not. Another lease uid is another cluster
@@ -87,10 +84,7 @@ fn decide(kept: &ConfigureRequest, new: &ConfigureRequest) -> Result<bool, Confi
     }
     if new.lease_uid == kept.lease_uid {
         if new.generation < kept.generation {
-            return Err(ConfigureError::Older {
-                kept: kept.generation,
-                given: new.generation,
-            });
+            return Err(ConfigureError::Older { kept: kept.generation, given: new.generation });
         }
         if new.generation == kept.generation && *kept != ConfigureRequest::default() {
             return Err(ConfigureError::Changed(new.generation));
@@ -108,10 +102,7 @@ mod tests {
         ConfigureRequest {
             generation,
             lease_uid: lease.into(),
-            devices: vec![DeviceConfig {
-                name: name.into(),
-                ..DeviceConfig::default()
-            }],
+            devices: vec![DeviceConfig { name: name.into(), ..DeviceConfig::default() }],
         }
     }
 
@@ -127,15 +118,8 @@ mod tests {
             again.apply(request("a", 1, "x")),
             Err(ConfigureError::Older { kept: 2, given: 1 })
         ));
-        assert!(matches!(
-            again.apply(request("a", 2, "y")),
-            Err(ConfigureError::Changed(2))
-        ));
-        assert_eq!(
-            again.apply(request("b", 1, "z")).unwrap(),
-            1,
-            "a rebuilt cluster counts anew"
-        );
+        assert!(matches!(again.apply(request("a", 2, "y")), Err(ConfigureError::Changed(2))));
+        assert_eq!(again.apply(request("b", 1, "z")).unwrap(), 1, "a rebuilt cluster counts anew");
     }
 
     #[test]

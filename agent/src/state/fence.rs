@@ -46,29 +46,19 @@ impl Fences {
             Some(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
                 io::Error::new(
                     io::ErrorKind::InvalidData,
-                    format!(
-                        "{} is damaged ({e}); remove it once no old controller runs",
-                        path.display()
-                    ),
+                    format!("{} is damaged ({e}); remove it once no old controller runs", path.display()),
                 )
             })?,
             None => BTreeMap::new(),
         };
-        Ok(Self {
-            path,
-            seen: Mutex::new(seen),
-        })
+        Ok(Self { path, seen: Mutex::new(seen) })
     }
 
     /// Refuses a lower count than was seen for this uid; keeps a higher one before it says yes.
     pub fn check(&self, fence: Option<(&str, u64)>) -> Result<(), FenceError> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((uid, given)) = fence else {
-            return if seen.is_empty() {
-                Ok(())
-            } else {
-                Err(FenceError::Missing)
-            };
+            return if seen.is_empty() { Ok(()) } else { Err(FenceError::Missing) };
         };
         if uid.is_empty() || uid.len() > 128 {
             return Err(FenceError::Invalid);
@@ -100,14 +90,8 @@ mod tests {
         assert!(fences.check(Some(("a", 3))).is_ok());
         assert!(fences.check(Some(("a", 3))).is_ok());
         let again = Fences::load(dir.path()).unwrap();
-        assert!(matches!(
-            again.check(Some(("a", 2))),
-            Err(FenceError::Stale { seen: 3, given: 2 })
-        ));
-        assert!(
-            again.check(Some(("b", 0))).is_ok(),
-            "a rebuilt cluster has a new lease"
-        );
+        assert!(matches!(again.check(Some(("a", 2))), Err(FenceError::Stale { seen: 3, given: 2 })));
+        assert!(again.check(Some(("b", 0))).is_ok(), "a rebuilt cluster has a new lease");
         assert!(matches!(again.check(None), Err(FenceError::Missing)));
         assert!(matches!(again.check(Some(("", 9))), Err(FenceError::Invalid)));
     }

@@ -16,11 +16,7 @@ use crate::config::SelectArgs;
 const ROUNDS: usize = 5;
 
 fn expected(text: Option<&String>) -> Result<Option<Stamp>, Failure> {
-    text.map(|t| {
-        t.parse()
-            .map_err(|e| Failure::Usage(format!("--expect-version: {e}")))
-    })
-    .transpose()
+    text.map(|t| t.parse().map_err(|e| Failure::Usage(format!("--expect-version: {e}")))).transpose()
 }
 
 /// What is on the token now: no head when it is known to be absent.
@@ -28,9 +24,9 @@ fn now(store: &mut Store<WorkerToken>, path: &RecordPath) -> Result<Vec<Record>,
     match store.heads(path)? {
         Presence::Present(heads) => Ok(heads),
         Presence::Absent => Ok(Vec::new()),
-        Presence::Unknown(why) => Err(Failure::Other(format!(
-            "{path} is unknown, so nothing was written: {why}"
-        ))),
+        Presence::Unknown(why) => {
+            Err(Failure::Other(format!("{path} is unknown, so nothing was written: {why}")))
+        }
     }
 }
 
@@ -56,23 +52,15 @@ fn plan(
         (None, None) => Expect::Absent,
     };
     let is_expected = |v: &Version| matches!(expect, Expect::Stamp(stamp) if v.stamp() == stamp);
-    let parents = heads
-        .iter()
-        .map(|r| r.revision.version.clone())
-        .filter(|v| !is_expected(v))
-        .collect::<Vec<_>>();
-    let mut content = heads
-        .into_iter()
-        .next()
-        .map_or_else(Content::default, |head| head.content);
+    let parents =
+        heads.iter().map(|r| r.revision.version.clone()).filter(|v| !is_expected(v)).collect::<Vec<_>>();
+    let mut content = heads.into_iter().next().map_or_else(Content::default, |head| head.content);
     if replace {
         content.data = Payload::new();
     }
     let copy = given.duplicate();
     for (key, value) in &copy {
-        content
-            .data
-            .insert(key.clone(), hsm_types::Value::new(value.expose().to_vec()));
+        content.data.insert(key.clone(), hsm_types::Value::new(value.expose().to_vec()));
     }
     Ok(PutRequest {
         path: path.clone(),
@@ -95,10 +83,7 @@ pub(super) fn put(select: &SelectArgs, args: &PutArgs) -> Outcome {
         let request = plan(&path, heads, &given, args.replace, stamp)?;
         if args.dry_run {
             let keys: Vec<&str> = request.content.data.iter().map(|(k, _)| k.as_str()).collect();
-            say(&format!(
-                "{path} would have the keys {} (dry run)",
-                keys.join(", ")
-            ));
+            say(&format!("{path} would have the keys {} (dry run)", keys.join(", ")));
             return Ok(());
         }
         match store.put(&request) {
@@ -143,11 +128,7 @@ pub(super) fn delete(select: &SelectArgs, args: &DeleteArgs) -> Outcome {
     let stamp = expected(args.expect_version.as_ref())?;
     let mut store = open(select)?;
     let missing = |what: String| {
-        if args.ignore_not_found {
-            Ok(())
-        } else {
-            Err(Failure::NotFound(what))
-        }
+        if args.ignore_not_found { Ok(()) } else { Err(Failure::NotFound(what)) }
     };
     let heads = now(&mut store, &path)?;
     if heads.is_empty() {
@@ -160,10 +141,7 @@ pub(super) fn delete(select: &SelectArgs, args: &DeleteArgs) -> Outcome {
         }
         let outcome = store.delete(&path, stamp.map_or(Expect::Any, Expect::Stamp))?;
         finish(&mut store)?;
-        say(&format!(
-            "{path} deleted ({} tombstone(s))",
-            outcome.tombstones.len()
-        ));
+        say(&format!("{path} deleted ({} tombstone(s))", outcome.tombstones.len()));
         return Ok(());
     };
     let mut request = plan(&path, heads, &Payload::new(), false, stamp)?;
@@ -176,10 +154,7 @@ pub(super) fn delete(select: &SelectArgs, args: &DeleteArgs) -> Outcome {
     }
     let outcome = store.put(&request)?;
     finish(&mut store)?;
-    say(&format!(
-        "{path} without {key}, version {}",
-        outcome.revision.version.stamp()
-    ));
+    say(&format!("{path} without {key}, version {}", outcome.revision.version.stamp()));
     Ok(())
 }
 

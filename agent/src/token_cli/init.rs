@@ -72,10 +72,7 @@ fn log_in_if_there(chosen: &Chosen) -> Result<Found, Failure> {
     crate::token_open::prepare(chosen)?;
     match crate::token_open::worker(chosen).and_then(|mut worker| worker.reopen()) {
         Ok(()) => Ok(Found::Token),
-        Err(TokenError {
-            class: ErrorClass::TokenAbsent,
-            ..
-        }) => Ok(Found::Nothing),
+        Err(TokenError { class: ErrorClass::TokenAbsent, .. }) => Ok(Found::Nothing),
         Err(error) => Err(error.into()),
     }
 }
@@ -84,10 +81,7 @@ fn make_token(chosen: &Chosen, args: &InitArgs, pin_file: &Path, label: &str) ->
     // The PIN is on the disk before the token has it: a PIN that nobody knows is a lost token.
     let (pin, made) = pin_or_new(pin_file)?;
     if made {
-        remark(&format!(
-            "A random PIN was written to {}; keep a copy of it elsewhere.",
-            pin_file.display()
-        ));
+        remark(&format!("A random PIN was written to {}; keep a copy of it elsewhere.", pin_file.display()));
     }
     if pin.expose().len() < SHORT {
         remark(&format!(
@@ -100,10 +94,7 @@ fn make_token(chosen: &Chosen, args: &InitArgs, pin_file: &Path, label: &str) ->
     let slot = BlankSlot::First;
     init_software_token(&program, INIT, &chosen.module, slot, label, &so_pin, &pin)?;
     if shown {
-        remark(&format!(
-            "SO-PIN (shown this once, it unblocks a locked PIN): {}",
-            so_pin.expose()
-        ));
+        remark(&format!("SO-PIN (shown this once, it unblocks a locked PIN): {}", so_pin.expose()));
     }
     Ok(())
 }
@@ -122,10 +113,7 @@ fn so_pin(args: &InitArgs, pin_file: &Path) -> Result<(Pin, bool), Failure> {
     };
     let (pin, made) = pin_or_new(&file)?;
     if made {
-        remark(&format!(
-            "A random SO-PIN was written to {}; it unblocks a locked PIN.",
-            file.display()
-        ));
+        remark(&format!("A random SO-PIN was written to {}; it unblocks a locked PIN.", file.display()));
     }
     Ok((pin, false))
 }
@@ -133,12 +121,7 @@ fn so_pin(args: &InitArgs, pin_file: &Path) -> Result<(Pin, bool), Failure> {
 /// The PIN in the file, or a random one that is written to it (mode 0600). Says whether it was made.
 fn pin_or_new(file: &Path) -> Result<(Pin, bool), Failure> {
     let failed = |e: std::io::Error| Failure::Other(format!("{} cannot be written: {e}", file.display()));
-    match OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-    {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
         Ok(mut new) => {
             let pin = random::pin();
             new.write_all(pin.as_bytes())
@@ -148,9 +131,7 @@ fn pin_or_new(file: &Path) -> Result<(Pin, bool), Failure> {
             Ok((Pin::new(pin.to_string()), true))
         }
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            let pin = PinSource::new(Some(file.to_owned()))
-                .current()
-                .map_err(Failure::Other)?;
+            let pin = PinSource::new(Some(file.to_owned())).current().map_err(Failure::Other)?;
             Ok((pin, false))
         }
         Err(e) => Err(failed(e)),
@@ -177,17 +158,12 @@ fn make_store(chosen: &Chosen) -> Outcome {
 
 pub(super) fn change_pin(select: &SelectArgs, args: &ChangePinArgs) -> Outcome {
     let chosen = select.choose()?;
-    let new = PinSource::new(Some(args.new_pin_file.clone()))
-        .current()
-        .map_err(Failure::Other)?;
+    let new = PinSource::new(Some(args.new_pin_file.clone())).current().map_err(Failure::Other)?;
     let old = super::session::pin(&chosen)?;
     let (mut worker, _) = super::session::connect(&chosen)?;
     worker.change_pin(&old, &new)?;
     let file = chosen.pin_file.as_deref().unwrap_or(Path::new("the PIN file"));
     say("The token's PIN was changed.");
-    remark(&format!(
-        "Put the new PIN into {} wherever the token is used.",
-        file.display()
-    ));
+    remark(&format!("Put the new PIN into {} wherever the token is used.", file.display()));
     Ok(())
 }

@@ -107,10 +107,7 @@ pub(super) fn get(select: &SelectArgs, args: &GetArgs) -> Outcome {
     let mut store = open(select)?;
     let heads = heads(&mut store, &path)?;
     let [record] = heads.as_slice() else {
-        let versions: Vec<String> = heads
-            .iter()
-            .map(|r| r.revision.version.stamp().to_string())
-            .collect();
+        let versions: Vec<String> = heads.iter().map(|r| r.revision.version.stamp().to_string()).collect();
         return Err(Failure::Op(crate::error::OpError::new(
             crate::error::Kind::Conflict,
             None,
@@ -144,14 +141,8 @@ struct Shown<'a> {
 }
 
 fn shown<'a>(path: &'a RecordPath, record: &'a Record, values: bool) -> Shown<'a> {
-    let encoded = || {
-        record
-            .content
-            .data
-            .iter()
-            .map(|(k, v)| (k.as_str(), STANDARD.encode(v.expose())))
-            .collect()
-    };
+    let encoded =
+        || record.content.data.iter().map(|(k, v)| (k.as_str(), STANDARD.encode(v.expose()))).collect();
     Shown {
         path: path.as_str(),
         version: record.revision.version.stamp().to_string(),
@@ -207,39 +198,24 @@ pub(super) fn doctor(select: &SelectArgs, args: &DoctorArgs) -> Outcome {
         ("slot", info.slot.to_string()),
         ("software", info.software.to_string()),
         ("pin", pin_state(info.pin).to_owned()),
-        (
-            "limit",
-            limits
-                .objects_at_rest
-                .map_or_else(|| "none".to_owned(), |n| format!("{n} objects")),
-        ),
+        ("limit", limits.objects_at_rest.map_or_else(|| "none".to_owned(), |n| format!("{n} objects"))),
     ];
     let mut damaged = Vec::new();
     if let Ok(store) = &opened {
         let counts = store.index().counts();
-        let records = store
-            .index()
-            .entries()
-            .values()
-            .filter(|e| !e.heads.is_empty())
-            .count();
+        let records = store.index().entries().values().filter(|e| !e.heads.is_empty()).count();
         facts.push(("fingerprint", store.fingerprint().to_string()));
         facts.push(("records", records.to_string()));
         facts.push(("tombstones", store.index().tombstones().count().to_string()));
         facts.push((
             "objects",
-            format!(
-                "{} ours, {} foreign, {} keys",
-                counts.ours, counts.foreign, counts.others
-            ),
+            format!("{} ours, {} foreign, {} keys", counts.ours, counts.foreign, counts.others),
         ));
         damaged = store.index().damaged().iter().map(ToString::to_string).collect();
     }
     if matches!(args.output, Format::Json | Format::Yaml) {
-        let mut shown: serde_json::Map<String, Json> = facts
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.as_str().into()))
-            .collect();
+        let mut shown: serde_json::Map<String, Json> =
+            facts.iter().map(|(name, value)| ((*name).to_owned(), value.as_str().into())).collect();
         shown.insert("damaged".to_owned(), json!(damaged));
         document(args.output, &Json::Object(shown))?;
     } else {
@@ -255,10 +231,7 @@ pub(super) fn doctor(select: &SelectArgs, args: &DoctorArgs) -> Outcome {
         remark("The token can be used.");
         Ok(())
     } else {
-        Err(Failure::Other(format!(
-            "{} object(s) of ours cannot be read",
-            damaged.len()
-        )))
+        Err(Failure::Other(format!("{} object(s) of ours cannot be read", damaged.len())))
     }
 }
 

@@ -76,18 +76,12 @@ fn columns(head: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     };
     let widths: Vec<usize> = (0..head.len()).map(width).collect();
     let line = |cells: Vec<&str>| {
-        let padded: Vec<String> = cells
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         padded.join("   ").trim_end().to_owned()
     };
     std::iter::once(line(head.to_vec()))
-        .chain(
-            rows.iter()
-                .map(|row| line(row.iter().map(String::as_str).collect())),
-        )
+        .chain(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())))
         .collect()
 }
 
@@ -97,10 +91,7 @@ mod tests {
 
     #[test]
     fn columns_are_aligned() {
-        let rows = [
-            vec!["secrets/a/b".to_owned(), "1".to_owned()],
-            vec!["x".to_owned(), "22".to_owned()],
-        ];
+        let rows = [vec!["secrets/a/b".to_owned(), "1".to_owned()], vec!["x".to_owned(), "22".to_owned()]];
         assert_eq!(
             columns(&["PATH", "KEYS"], &rows),
             ["PATH          KEYS", "secrets/a/b   1", "x             22"]

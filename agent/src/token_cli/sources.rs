@@ -23,11 +23,7 @@ pub(super) fn read(args: &PutArgs) -> Result<Payload, Failure> {
             "no values: give --from-file [KEY=]FILE or --from-env-file FILE (KEY=- and - are stdin)",
         ));
     }
-    let stdins = args
-        .from_file
-        .iter()
-        .filter(|s| *s == "-" || s.ends_with("=-"))
-        .count()
+    let stdins = args.from_file.iter().filter(|s| *s == "-" || s.ends_with("=-")).count()
         + usize::from(args.from_env_file.as_deref() == Some("-"));
     if stdins > 1 {
         return Err(usage("stdin can be read only once"));
@@ -86,24 +82,16 @@ fn env_line(line: &str) -> Result<Option<(&str, &str)>, &'static str> {
     if line.is_empty() || line.starts_with('#') {
         return Ok(None);
     }
-    line.split_once('=')
-        .map(Some)
-        .ok_or("expected KEY=VALUE; a value is never taken from the environment")
+    line.split_once('=').map(Some).ok_or("expected KEY=VALUE; a value is never taken from the environment")
 }
 
 fn bytes(file: &str) -> Result<Vec<u8>, Failure> {
     let failed = |e: std::io::Error| Failure::Other(format!("{file} cannot be read: {e}"));
     let mut bytes = Zeroizing::new(Vec::with_capacity(64 * 1024));
     if file == "-" {
-        std::io::stdin()
-            .lock()
-            .take(MOST + 1)
-            .read_to_end(&mut bytes)
-            .map_err(failed)?;
+        std::io::stdin().lock().take(MOST + 1).read_to_end(&mut bytes).map_err(failed)?;
     } else {
-        std::fs::File::open(file)
-            .and_then(|f| f.take(MOST + 1).read_to_end(&mut bytes))
-            .map_err(failed)?;
+        std::fs::File::open(file).and_then(|f| f.take(MOST + 1).read_to_end(&mut bytes)).map_err(failed)?;
     }
     if bytes.len() as u64 > MOST {
         return Err(usage(format!("{file} is too large for a record")));
@@ -115,11 +103,9 @@ fn files(folder: &Path) -> Result<Vec<(String, String)>, Failure> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        if let (true, Some(name), Some(text)) = (
-            path.is_file(),
-            path.file_name().and_then(|n| n.to_str()),
-            path.to_str(),
-        ) {
+        if let (true, Some(name), Some(text)) =
+            (path.is_file(), path.file_name().and_then(|n| n.to_str()), path.to_str())
+        {
             found.push((name.to_owned(), text.to_owned()));
         }
     }
@@ -152,9 +138,7 @@ mod tests {
         let env = dir.path().join("env");
         std::fs::write(&env, "# c\n\nA=1=2\n B=\"q\" \n").unwrap();
         let file = file.to_str().unwrap();
-        let payload = read(&args(&[file, &format!("other={file}")], env.to_str()))
-            .ok()
-            .unwrap();
+        let payload = read(&args(&[file, &format!("other={file}")], env.to_str())).ok().unwrap();
         let get = |k: &str| payload.get(k).unwrap().expose().to_vec();
         assert_eq!(get("tls.crt"), [0, 0xff, b'\n']);
         assert_eq!(get("other"), [0, 0xff, b'\n']);
@@ -171,10 +155,7 @@ mod tests {
             (&["a=-"][..], Some("-")),
             (&["a="][..], None),
         ] {
-            assert!(
-                matches!(read(&args(files, env)), Err(Failure::Usage(_))),
-                "{files:?}"
-            );
+            assert!(matches!(read(&args(files, env)), Err(Failure::Usage(_))), "{files:?}");
         }
         assert!(env_line("PATH").is_err());
     }

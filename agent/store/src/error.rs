@@ -138,8 +138,7 @@ impl StoreError {
                 | ErrorClass::PinRequired
                 | ErrorClass::PinIncorrect
                 | ErrorClass::PinLength
-                | ErrorClass::PinLocked
-                | ErrorClass::ObjectDamaged => Remedy::Person,
+                | ErrorClass::PinLocked => Remedy::Person,
                 ErrorClass::TokenAbsent
                 | ErrorClass::Unreachable
                 | ErrorClass::SessionLost

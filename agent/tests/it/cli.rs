@@ -13,11 +13,7 @@ fn a_record_is_put_listed_got_and_deleted() {
     node.put(path, "password", "s3cr3t");
     node.put(path, "username", "admin");
     assert_eq!(node.ok(&["list", "-o", "name"]), "secrets/ns/db\n");
-    assert_eq!(
-        node.ok(&["get", path, "--key", "password"]),
-        "s3cr3t",
-        "put merges keys"
-    );
+    assert_eq!(node.ok(&["get", path, "--key", "password"]), "s3cr3t", "put merges keys");
 
     let masked = node.ok(&["get", path, "-o", "json"]);
     assert!(!masked.contains("czNjcjN0") && !masked.contains("\"data\""));
@@ -27,28 +23,8 @@ fn a_record_is_put_listed_got_and_deleted() {
     assert!(shown["checksum"].as_str().unwrap().starts_with("sha256:"));
 
     let version = shown["version"].as_str().unwrap();
-    node.ok_with(
-        &[
-            "put",
-            path,
-            "--from-file",
-            "password=-",
-            "--expect-version",
-            version,
-        ],
-        b"new",
-    );
-    let stale = node.token(
-        &[
-            "put",
-            path,
-            "--from-file",
-            "password=-",
-            "--expect-version",
-            version,
-        ],
-        b"late",
-    );
+    node.ok_with(&["put", path, "--from-file", "password=-", "--expect-version", version], b"new");
+    let stale = node.token(&["put", path, "--from-file", "password=-", "--expect-version", version], b"late");
     assert_eq!(stale.status.code(), Some(4), "a stale version is a conflict");
     assert_eq!(node.ok(&["get", path, "--key", "password"]), "new");
 
@@ -82,14 +58,8 @@ fn bad_input_is_refused_with_what_to_do() {
     assert!(node.fails(&["get", "a//b"], 2).contains("segment"));
     let key = node.token(&["put", "a", "--from-file", "schlüssel=-"], b"x");
     assert_eq!(key.status.code(), Some(2));
-    assert!(
-        node.fails(&["--token-label", "nobody", "list"], 1)
-            .contains("nobody")
-    );
-    assert!(
-        node.fails(&["--module", "/nowhere.so", "list"], 1)
-            .contains("/nowhere.so")
-    );
+    assert!(node.fails(&["--token-label", "nobody", "list"], 1).contains("nobody"));
+    assert!(node.fails(&["--module", "/nowhere.so", "list"], 1).contains("/nowhere.so"));
     assert!(node.fails(&["init", "--yes"], 1).contains("not blank"));
     let large = vec![b'x'; 300_000];
     let large = node.token(&["put", "a", "--from-file", "k=-"], &large);

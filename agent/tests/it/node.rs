@@ -29,10 +29,7 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let tokens = dir.path().join("tokens");
         std::fs::create_dir(&tokens).unwrap();
-        let conf = format!(
-            "directories.tokendir = {}\nobjectstore.backend = file\n",
-            tokens.display()
-        );
+        let conf = format!("directories.tokendir = {}\nobjectstore.backend = file\n", tokens.display());
         std::fs::write(dir.path().join("softhsm2.conf"), conf).unwrap();
         let ca = Ca::new();
         ca.install(dir.path());
@@ -51,10 +48,7 @@ impl Node {
     }
 
     pub fn pin(&self) -> String {
-        std::fs::read_to_string(self.path("pin"))
-            .unwrap()
-            .trim()
-            .to_owned()
+        std::fs::read_to_string(self.path("pin")).unwrap().trim().to_owned()
     }
 
     fn program(&self) -> Command {
@@ -92,11 +86,7 @@ impl Node {
 
     pub fn ok_with(&self, args: &[&str], stdin: &[u8]) -> String {
         let output = self.token(args, stdin);
-        assert!(
-            output.status.success(),
-            "{args:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -109,10 +99,7 @@ impl Node {
     }
 
     pub fn put(&self, path: &str, key: &str, value: &str) {
-        self.ok_with(
-            &["put", path, "--from-file", &format!("{key}=-")],
-            value.as_bytes(),
-        );
+        self.ok_with(&["put", path, "--from-file", &format!("{key}=-")], value.as_bytes());
     }
 
     /// `hsm-agent run`, once it listens.
@@ -125,22 +112,8 @@ impl Node {
         let child = self
             .program()
             .arg("run")
-            .args([
-                "--node-name",
-                "node-1",
-                "--listen",
-                "127.0.0.1:0",
-                "--health-listen",
-                "127.0.0.1:0",
-            ])
-            .args([
-                "--poll-interval",
-                "300ms",
-                "--tls-reload-interval",
-                "300ms",
-                "--log-level",
-                "debug",
-            ])
+            .args(["--node-name", "node-1", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0"])
+            .args(["--poll-interval", "300ms", "--tls-reload-interval", "300ms", "--log-level", "debug"])
             .arg("--tls-cert")
             .arg(self.path("tls.crt"))
             .arg("--tls-key")
@@ -153,12 +126,7 @@ impl Node {
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let mut agent = Agent {
-            child,
-            log,
-            grpc: None,
-            health: None,
-        };
+        let mut agent = Agent { child, log, grpc: None, health: None };
         let line = agent.wait_for_line("The agent starts.");
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         let address = |name: &str| line[name].as_str().unwrap().parse().ok();
@@ -167,9 +135,7 @@ impl Node {
     }
 
     pub async fn client(&self, agent: &Agent) -> Client {
-        Client::connect(agent, &self.ca.pem, &self.ca.leaf(CONTROLLER))
-            .await
-            .unwrap()
+        Client::connect(agent, &self.ca.pem, &self.ca.leaf(CONTROLLER)).await.unwrap()
     }
 }
 
@@ -229,11 +195,7 @@ impl Agent {
     /// The status code and body of a GET on the health port.
     pub fn http(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.health.unwrap()).unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         let code = text.split(' ').nth(1).unwrap().parse().unwrap();
@@ -255,11 +217,7 @@ pub fn children_of(pid: u32) -> Vec<i32> {
     };
     threads
         .filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("children")).ok())
-        .flat_map(|text| {
-            text.split_whitespace()
-                .map(|p| p.parse().unwrap())
-                .collect::<Vec<_>>()
-        })
+        .flat_map(|text| text.split_whitespace().map(|p| p.parse().unwrap()).collect::<Vec<_>>())
         .collect()
 }
 
@@ -288,13 +246,7 @@ impl Client {
     }
 
     pub async fn status(&mut self) -> TokenStatus {
-        self.tokens
-            .list_tokens(ListTokensRequest {})
-            .await
-            .unwrap()
-            .into_inner()
-            .tokens
-            .remove(0)
+        self.tokens.list_tokens(ListTokensRequest {}).await.unwrap().into_inner().tokens.remove(0)
     }
 
     /// Waits for a state; the status then.
@@ -305,12 +257,7 @@ impl Client {
             if status.state == state as i32 {
                 return status;
             }
-            assert!(
-                Instant::now() < until,
-                "not {state:?}, still {}: {}",
-                status.state,
-                status.message
-            );
+            assert!(Instant::now() < until, "not {state:?}, still {}: {}", status.state, status.message);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

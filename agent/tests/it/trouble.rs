@@ -22,26 +22,14 @@ async fn a_wrong_pin_is_tried_once_and_a_mended_file_is_enough() {
     let mut client = node.client(&agent).await;
     let status = client.until(TokenState::Locked).await;
     assert_eq!(status.reason, "PinIncorrect");
-    let get = GetRecordRequest {
-        token_id: status.token_id.clone(),
-        path: "a".into(),
-    };
+    let get = GetRecordRequest { token_id: status.token_id.clone(), path: "a".into() };
     assert_eq!(
-        client
-            .records
-            .get(get.clone())
-            .await
-            .map(|_| ())
-            .unwrap_err()
-            .code(),
+        client.records.get(get.clone()).await.map(|_| ()).unwrap_err().code(),
         Code::FailedPrecondition
     );
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let metrics = agent.http("/metrics").1;
-    assert!(
-        metrics.contains("hsm_token_logins_total{result=\"incorrect\"} 1"),
-        "one try:\n{metrics}"
-    );
+    assert!(metrics.contains("hsm_token_logins_total{result=\"incorrect\"} 1"), "one try:\n{metrics}");
     assert_eq!(agent.http("/healthz").0, 200);
 
     std::fs::write(node.path("pin"), right).unwrap();
@@ -61,16 +49,10 @@ async fn the_controller_can_unlock() {
     let mut unlock = async |pin: &str| {
         client
             .tokens
-            .unlock_token(UnlockTokenRequest {
-                token_id: status.token_id.clone(),
-                pin: pin.into(),
-            })
+            .unlock_token(UnlockTokenRequest { token_id: status.token_id.clone(), pin: pin.into() })
             .await
     };
-    assert_eq!(
-        unlock("not-the-pin").await.unwrap_err().code(),
-        Code::FailedPrecondition
-    );
+    assert_eq!(unlock("not-the-pin").await.unwrap_err().code(), Code::FailedPrecondition);
     unlock(&right).await.unwrap();
     client.until(TokenState::Ready).await;
 }
@@ -81,11 +63,7 @@ async fn no_token_then_a_blank_one_then_a_store() {
     let agent = node.run();
     let mut client = node.client(&agent).await;
     assert_eq!(client.until(TokenState::Absent).await.reason, "TokenAbsent");
-    assert_eq!(
-        agent.http("/readyz").0,
-        200,
-        "it has to be reached to be asked why"
-    );
+    assert_eq!(agent.http("/readyz").0, 200, "it has to be reached to be asked why");
     node.ok(&["init", "--yes"]);
     let ready = client.until(TokenState::Ready).await;
     assert!(!ready.token_id.is_empty() && !ready.store_fingerprint.is_empty());
@@ -96,16 +74,7 @@ async fn a_blank_token_is_never_formatted_by_itself() {
     let node = Node::new();
     std::fs::write(node.path("pin"), "made-by-hand").unwrap();
     let output = std::process::Command::new("softhsm2-util")
-        .args([
-            "--init-token",
-            "--free",
-            "--label",
-            "test",
-            "--so-pin",
-            "sosososo",
-            "--pin",
-            "made-by-hand",
-        ])
+        .args(["--init-token", "--free", "--label", "test", "--so-pin", "sosososo", "--pin", "made-by-hand"])
         .env("SOFTHSM2_CONF", node.path("softhsm2.conf"))
         .output()
         .unwrap();
@@ -146,9 +115,7 @@ async fn a_killed_worker_costs_one_epoch() {
     let before = client.until(TokenState::Ready).await;
     let mut feed = client
         .records
-        .watch(WatchRecordsRequest {
-            token_id: before.token_id.clone(),
-        })
+        .watch(WatchRecordsRequest { token_id: before.token_id.clone() })
         .await
         .unwrap()
         .into_inner();
@@ -162,12 +129,7 @@ async fn a_killed_worker_costs_one_epoch() {
     assert!(matches!(next().await, Event::Snapshot(s) if s.path == "a"));
     let after = client.until(TokenState::Ready).await;
     assert!(after.session_epoch > before.session_epoch);
-    assert!(
-        agent
-            .http("/metrics")
-            .1
-            .contains("hsm_token_worker_restarts_total 1")
-    );
+    assert!(agent.http("/metrics").1.contains("hsm_token_worker_restarts_total 1"));
 }
 
 #[tokio::test]
@@ -176,19 +138,12 @@ async fn sigterm_ends_it_in_good_order_with_a_watch_open() {
     let mut agent = node.run();
     let mut client = node.client(&agent).await;
     let token_id = client.until(TokenState::Ready).await.token_id;
-    let _feed = client
-        .records
-        .watch(WatchRecordsRequest { token_id })
-        .await
-        .unwrap();
+    let _feed = client.records.watch(WatchRecordsRequest { token_id }).await.unwrap();
     let children = agent.children();
     agent.signal(Signal::SIGTERM);
     assert_eq!(agent.wait(), Some(0), "{}", agent.log());
     for child in children {
-        assert!(
-            kill(Pid::from_raw(child), None).is_err(),
-            "the worker {child} was left behind"
-        );
+        assert!(kill(Pid::from_raw(child), None).is_err(), "the worker {child} was left behind");
     }
     assert!(children_of(agent.pid()).is_empty());
 }
@@ -201,15 +156,9 @@ async fn nothing_secret_is_anywhere() {
     let agent = node.run();
     let mut client = node.client(&agent).await;
     let token_id = client.until(TokenState::Ready).await.token_id;
-    let get = GetRecordRequest {
-        token_id: token_id.clone(),
-        path: "secrets/ns/canary-path".into(),
-    };
+    let get = GetRecordRequest { token_id: token_id.clone(), path: "secrets/ns/canary-path".into() };
     assert!(client.records.get(get).await.is_ok());
-    let wrong = UnlockTokenRequest {
-        token_id,
-        pin: "canary-wrong-pin".into(),
-    };
+    let wrong = UnlockTokenRequest { token_id, pin: "canary-wrong-pin".into() };
     drop(client.tokens.unlock_token(wrong).await);
     let metrics = agent.http("/metrics").1;
     assert!(metrics.contains("hsm_token_up{"), "{metrics}");
@@ -247,12 +196,7 @@ async fn the_controller_can_initialise_a_token_and_change_its_pin() {
     };
     let other = client.tokens.initialize_token(init("other")).await.unwrap_err();
     assert_eq!(other.code(), Code::FailedPrecondition);
-    let made = client
-        .tokens
-        .initialize_token(init("test"))
-        .await
-        .unwrap()
-        .into_inner();
+    let made = client.tokens.initialize_token(init("test")).await.unwrap().into_inner();
     let ready = client.until(TokenState::Ready).await;
     assert_eq!(ready.token_id, made.token_id);
     let again = client.tokens.initialize_token(init("test")).await.unwrap_err();
@@ -263,16 +207,8 @@ async fn the_controller_can_initialise_a_token_and_change_its_pin() {
         old_pin: old.into(),
         new_pin: new.into(),
     };
-    client
-        .tokens
-        .change_pin(change("first-pin-1", "second-pin-2"))
-        .await
-        .unwrap();
-    let wrong = client
-        .tokens
-        .change_pin(change("first-pin-1", "third-pin-3"))
-        .await
-        .unwrap_err();
+    client.tokens.change_pin(change("first-pin-1", "second-pin-2")).await.unwrap();
+    let wrong = client.tokens.change_pin(change("first-pin-1", "third-pin-3")).await.unwrap_err();
     assert_eq!(wrong.code(), Code::FailedPrecondition);
     // The next epoch logs in with the new one, though no file has it.
     kill(Pid::from_raw(agent.children()[0]), Signal::SIGKILL).unwrap();

@@ -1,12 +1,13 @@
 //! Calls to one agent's records, each with a deadline and the request's id.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hsm_api::Reason;
 use hsm_proto::agent as wire;
 use hsm_proto::agent::records_client::RecordsClient;
-use hsm_types::{Content, RecordPath, Revision, Stamp, TokenId, Version};
+use hsm_types::{Content, Key, KeyDigest, RecordPath, Revision, Stamp, TokenId, Version};
 use tokio::sync::Semaphore;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -74,7 +75,8 @@ impl AgentClient {
         }
     }
 
-    /// Writes the record. `expect`: the version that is there; `None`: known to be absent.
+    /// Writes the record. `expect`: the version that is there; `None`: known to be absent. `taken_in`: the content is a
+    /// merge, which took in these values of the Secret; `None`: it is the Secret's own.
     #[allow(clippy::too_many_arguments, reason = "the fields of one message")]
     pub async fn put(
         &self,
@@ -82,7 +84,7 @@ impl AgentClient {
         path: &RecordPath,
         content: &Content,
         expect: Option<&Stamp>,
-        from_secret: bool,
+        taken_in: Option<&BTreeMap<Key, KeyDigest>>,
         parents: &[Version],
         request_id: &str,
     ) -> Result<Revision, AgentError> {
@@ -95,7 +97,8 @@ impl AgentClient {
             path: path.as_str().to_owned(),
             content: Some(content.into()),
             expect: Some(expect),
-            from_secret,
+            from_secret: taken_in.is_none(),
+            taken_in: taken_in.map(|keys| wire::TakenIn { keys: keys.iter().map(Into::into).collect() }),
             parents: parents.iter().map(Into::into).collect(),
             replicate: None,
             fence: None,
@@ -138,7 +141,8 @@ impl AgentClient {
         match tokio::time::timeout(limit, timed).await {
             Ok(answer) => answer.map(tonic::Response::into_inner),
             Err(_) => {
-                let message = format!("the agent did not answer within {} s; the outcome is unknown", limit.as_secs());
+                let message =
+                    format!("the agent did not answer within {} s; the outcome is unknown", limit.as_secs());
                 Err(Status::unavailable(message))
             }
         }
@@ -179,13 +183,16 @@ impl From<&Status> for AgentError {
         let named = status.metadata().get(REASON_KEY).and_then(|v| v.to_str().ok()).and_then(reason);
         let moved = matches!(named, Some(Reason::ConflictPending | Reason::PathNotFound));
         let (class, usual) = match status.code() {
-            Code::FailedPrecondition if moved || named.is_none() => (AgentErrorClass::Moved, Reason::ConflictPending),
+            Code::FailedPrecondition if moved || named.is_none() => {
+                (AgentErrorClass::Moved, Reason::ConflictPending)
+            }
             Code::AlreadyExists | Code::NotFound => (AgentErrorClass::Moved, Reason::ConflictPending),
             Code::InvalidArgument => (AgentErrorClass::Refused, Reason::InvalidSpec),
             Code::ResourceExhausted => (AgentErrorClass::Refused, Reason::TokenFull),
-            Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => {
-                (AgentErrorClass::Refused, Reason::TokenUnhealthy)
-            }
+            Code::FailedPrecondition
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::Unimplemented => (AgentErrorClass::Refused, Reason::TokenUnhealthy),
             _ => (AgentErrorClass::Later, Reason::AgentUnreachable),
         };
         // The agent ends its messages with the request's id, which would make every message a new one.

@@ -30,7 +30,9 @@ pub(super) async fn tell(round: &mut Round<'_>, old: &HSMSecretStatus, new: &HSM
     };
     let (reason, note, action, normal) = match &round.moved {
         Some(moved) => (moved.reason, moved.message.clone(), "Sync", true),
-        None if ready(old) != ready(new) => (say.reason, say.message.clone(), "Compare", say.ready == ReadyStatus::True),
+        None if ready(old) != ready(new) => {
+            (say.reason, say.message.clone(), "Compare", say.ready == ReadyStatus::True)
+        }
         None => return,
     };
     // Data that moved and a turn that failed all the same: the failure is what somebody has to know.

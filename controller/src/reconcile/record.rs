@@ -106,9 +106,11 @@ impl Round<'_> {
             }
         };
         let secret = self.secret_payload().await?.duplicate();
+        let mut taken_in = None;
         let data = match source {
             PutSource::Secret => secret,
             PutSource::Merged(merge) => {
+                taken_in = expect.map(|stamp| marks(stamp.incarnation, &secret));
                 let token = self.record.as_ref().map(|c| &c.data);
                 let pick = |side: &Side| match side {
                     Side::Token => token,
@@ -126,7 +128,7 @@ impl Round<'_> {
         };
         let content = Content { data, metadata };
         let written = agent
-            .put(view.token, &path, &content, expect, !merged, parents, &self.request_id)
+            .put(view.token, &path, &content, expect, taken_in.as_ref(), parents, &self.request_id)
             .await?;
         self.moved(Direction::ToToken, why);
         self.saw_record(&written, content);
