@@ -76,6 +76,7 @@ impl Wanted {
             resolve,
             force: annotation(names::ANNOTATION_FORCE_SYNC).is_some_and(|v| handled != Some(v)),
             deleting: object.metadata.deletion_timestamp.is_some(),
+            orphan: finalizers.iter().any(|f| f == "orphan"),
             has_finalizer: finalizers.iter().any(|f| f == names::FINALIZER),
         })
     }
