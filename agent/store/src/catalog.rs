@@ -7,7 +7,7 @@ use hsm_token::ObjectHandle;
 use hsm_types::{Incarnation, RecordPath, Relation, Stamp, Tombstone};
 
 use crate::format::{ChunkHead, ObjectId, SetId};
-use crate::index::{Entry, Head, Place};
+use crate::index::{Entry, Head};
 
 /// An object of ours that was read and understood; its values are not kept.
 pub(crate) struct Known {
@@ -150,7 +150,8 @@ pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) ->
     }
 
     // Versions of which parts are missing: with all objects readable the parts are gone, so it is no version (an
-    // interrupted write, or a token that lost objects). It goes when something newer of its path was written.
+    // interrupted write, or a token that lost objects). It goes when something of its path was written after it; so
+    // a page must not take in the record of such a path.
     let mut kept_sets: BTreeSet<SetId> = BTreeSet::new();
     let mut dead_heads: BTreeSet<(ObjectId, SetId)> = BTreeSet::new();
     for (id, generation, head) in partial {
@@ -172,22 +173,22 @@ pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) ->
 
     // What nothing needs any more.
     let entries = &catalog.entries;
-    let living = |path: &RecordPath, place: Place| {
+    let living = |path: &RecordPath, found: &Arc<Head>| {
         entries.get(path).is_some_and(|entry| {
             let mut all = entry.heads.iter().chain(&entry.history);
-            all.any(|head| head.place == place)
+            all.any(|head| Arc::ptr_eq(head, found))
         })
     };
     let mut needed_sets = kept_sets;
     for (id, known) in active() {
         for item in &known.items {
             if let Item::Head { head, .. } = item {
-                let place = Place {
-                    object: *id,
-                    chunked: true,
+                let needed = match assemblies.get(&head.set) {
+                    Some(Assembly::Whole { head: whole, .. }) => living(&head.path, whole),
+                    Some(Assembly::Broken) => catalog.broken.iter().any(|(object, _)| object == id),
+                    None => false,
                 };
-                let broken = catalog.broken.iter().any(|(object, _)| object == id);
-                if broken || living(&head.path, place) {
+                if needed {
                     needed_sets.insert(head.set);
                 }
             }
@@ -201,13 +202,7 @@ pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) ->
         })
         .collect();
     let needed = |id: ObjectId, item: &Item| match item {
-        Item::Record(path, _) | Item::History(path, _) => living(
-            path,
-            Place {
-                object: id,
-                chunked: false,
-            },
-        ),
+        Item::Record(path, head) | Item::History(path, head) => living(path, head),
         Item::Tombstone(tomb) => tombs
             .get(&(tomb.path.clone(), tomb.incarnation))
             .is_some_and(|(_, kept, _)| *kept == id),
@@ -257,7 +252,7 @@ fn heads(found: &[(u64, &Arc<Head>)]) -> Vec<Arc<Head>> {
                     Relation::Ahead | Relation::Diverged | Relation::OtherLife => false,
                 },
             );
-        let doubled = kept.iter().any(|(_, other)| other.place == head.place);
+        let doubled = kept.iter().any(|(_, other)| Arc::ptr_eq(other, head));
         if !beaten && !doubled {
             kept.push((*generation, head));
         }

@@ -1,6 +1,6 @@
 //! Records on a token: format, crash-atomic replace, tombstones, index. Works over any [`hsm_token::Token`].
 //!
-//! [`Store`] is the one owner of a token's records. It owns what lies on the token (see [`format`] for every byte of
+//! [`Store`] is the one owner of a token's records. It owns what lies on the token (see [`mod@format`] for every byte of
 //! it) and the index of it in memory; it never logs in, never writes when asked to read, and never touches an object
 //! that is not ours.
 //!

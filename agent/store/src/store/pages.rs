@@ -300,3 +300,47 @@ fn a_damaged_page_hides_its_records_and_its_predecessor_is_read() {
     assert!(store.get(&path("c")).unwrap().is_unknown());
     assert_eq!(store.pending(), 0);
 }
+
+#[test]
+fn heads_that_diverged_in_one_page_are_all_kept() {
+    let bench = Bench::new("diverged");
+    let one = |value: &[u8]| encode_record(&path("a"), &version(1, 1), &NONE, &content(value));
+    let other_life = record("a", 2, 1);
+    bench.plant(1, 1, &[], &vec![one(b"left"), one(b"right"), other_life]);
+    let mut store = bench.open();
+    let Presence::Present(heads) = store.heads(&path("a")).unwrap() else {
+        panic!("a is there")
+    };
+    let mut values: Vec<Vec<u8>> = heads
+        .iter()
+        .map(|record| record.content.data.get("k").unwrap().expose().to_vec())
+        .collect();
+    values.sort();
+    assert_eq!(values, [b"a.1".to_vec(), b"left".to_vec(), b"right".to_vec()]);
+    store
+        .delete(&path("a"), Expect::Stamp(version(1, 1).stamp()))
+        .unwrap();
+    assert_eq!(value(&mut store, "a").as_deref(), Some("a.1"));
+}
+
+#[test]
+fn a_chunk_head_that_moved_to_a_page_serves_from_there() {
+    let bench = Bench::new("moved");
+    let tail = encode_tail(&version(4, 1), &NONE, &content(b"value"));
+    let head = ChunkHead {
+        path: path("big"),
+        stamp: version(4, 1).stamp(),
+        set: SetId([7; 8]),
+        chunks: 1,
+        length: tail.len(),
+        digest: Digest::of(&path("big"), version(4, 1).incarnation, &content(b"value")),
+    };
+    let body = encode_body(&head.path, &head.stamp, head.set, (0, 1), &tail);
+    bench.plant(9, 1, &[], &vec![body]);
+    bench.plant(1, 2, &[], &vec![encode_head(&head)]);
+    bench.plant(2, 3, &[1], &vec![record("a", 1, 1), encode_head(&head)]);
+    let mut store = bench.open();
+    store.settle().unwrap();
+    assert_eq!(ids(&store.objects), [2, 9]);
+    assert_eq!(value(&mut store, "big").as_deref(), Some("value"));
+}

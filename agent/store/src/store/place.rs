@@ -149,6 +149,7 @@ impl<T: Token> Store<T> {
             Err(error) => return self.noted(Err(error)),
         }
         self.objects.remove(&id);
+        self.stale = true;
         self.garbage.remove(&id);
         self.index.counts.ours = self.index.counts.ours.saturating_sub(1);
         self.index.counts.pending = self.garbage.len();

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::{Record, Store};
 use crate::StoreError;
-use crate::format::{self, ChunkHead, Entry, ObjectId, RecordEntry, Sealed, SetId};
+use crate::format::{self, Entry, ObjectId, RecordEntry, Sealed, SetId};
 use crate::index::Head;
 
 /// Why a read has to be tried again with a new listing.
@@ -64,31 +64,29 @@ impl<T: Token> Store<T> {
 
     fn read_head(&mut self, path: &RecordPath, head: &Head) -> Result<Record, Failed> {
         let sealed = self.read_sealed(head.place.object)?;
-        let mut found: Option<RecordEntry> = None;
-        let mut chunked: Option<ChunkHead> = None;
-        let stamp = head.revision.version.stamp();
+        let wanted = &head.revision;
+        let is_it = |record: &RecordEntry| {
+            record.path == *path
+                && record.version == wanted.version
+                && Digest::of(path, record.version.incarnation, &record.content) == wanted.digest
+        };
+        let mut found = None;
         for entry in sealed.entries {
-            match entry {
-                Entry::Record(record) if record.path == *path && record.version.stamp() == stamp => {
-                    found = Some(record);
+            let record = match entry {
+                Entry::Record(record) => Some(record),
+                Entry::Head(chunks) if chunks.path == *path && chunks.digest == wanted.digest => {
+                    self.read_chunked(&chunks).map_err(|error| match error {
+                        StoreError::ReadBack => Failed::Stale,
+                        error => Failed::Error(error),
+                    })?
                 }
-                Entry::Head(head) if head.path == *path && head.stamp == stamp => chunked = Some(head),
-                _ => {}
-            }
-        }
-        if let Some(chunks) = chunked {
-            found = self.read_chunked(&chunks).map_err(|error| match error {
-                StoreError::ReadBack => Failed::Stale,
-                error => Failed::Error(error),
-            })?;
+                _ => None,
+            };
+            found = record.filter(is_it).or(found);
         }
         let record = found.ok_or(Failed::Stale)?;
-        let digest = Digest::of(path, record.version.incarnation, &record.content);
-        if record.version != head.revision.version || digest != head.revision.digest {
-            return Err(Failed::Stale);
-        }
         Ok(Record {
-            revision: head.revision.clone(),
+            revision: wanted.clone(),
             content: record.content,
         })
     }

@@ -216,14 +216,17 @@ impl<T: Token> Store<T> {
     /// Puts the chunks of each set together, once; checks them, and keeps no value.
     fn assemble(&mut self) -> Result<(), StoreError> {
         let objects = &self.objects;
+        let replaced = catalog::replaced(objects);
+        let active = |id: &ObjectId| objects.contains_key(id) && !replaced.contains(id);
         self.assemblies.retain(|_, assembly| match assembly {
             Assembly::Whole { head, parts } => {
-                objects.contains_key(&head.place.object) && parts.iter().all(|id| objects.contains_key(id))
+                active(&head.place.object) && parts.iter().all(|id| objects.contains_key(id))
             }
             Assembly::Broken => false,
         });
         let heads: Vec<(ObjectId, ChunkHead)> = objects
             .iter()
+            .filter(|(id, _)| active(id))
             .flat_map(|(id, known)| known.items.iter().map(move |item| (*id, item)))
             .filter_map(|(id, item)| match item {
                 Item::Head { head, .. } if !self.assemblies.contains_key(&head.set) => {

@@ -81,6 +81,8 @@ pub fn values(store: &mut MemoryStore, name: &str) -> Option<Values> {
     }
 }
 
+/// The values of a record with one key, as [`values`] gives them.
+#[allow(clippy::unnecessary_wraps)]
 pub fn one(key: &str, value: &[u8]) -> Option<Values> {
     Some(vec![(key.to_owned(), value.to_vec())])
 }

@@ -220,9 +220,9 @@ fn one_copy_of_the_store_key_is_enough_and_none_is_never_made_anew() {
     }
     let ruin: [fn(&World); 4] = [
         |world| {
-            ["hsm.j5t.io/key/0", "hsm.j5t.io/key/1"]
-                .iter()
-                .for_each(|label| world.remove(label))
+            for label in ["hsm.j5t.io/key/0", "hsm.j5t.io/key/1"] {
+                world.remove(label);
+            }
         },
         |world| {
             for label in ["hsm.j5t.io/key/0", "hsm.j5t.io/key/1"] {
