@@ -119,7 +119,7 @@ impl From<&TokenError> for OpError {
             ErrorClass::PinLocked => (Kind::Refused, Some(Reason::PinLocked)),
         };
         let ends_epoch = error.ends_epoch();
-        let message = if ends_epoch && error.class != ErrorClass::TokenAbsent {
+        let message = if matches!(error.class, ErrorClass::Unreachable | ErrorClass::SessionLost) {
             format!("{error}; the outcome is unknown, read again before deciding")
         } else {
             error.to_string()

@@ -5,13 +5,18 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use hsm_store::{StoreError, SystemClock, WriterLock};
 use hsm_token::pkcs11::Pkcs11Config;
 use hsm_token::worker::{WorkerConfig, WorkerToken};
 use hsm_token::{ErrorClass, TokenError, TokenInfo};
 
 use crate::config::Chosen;
+
+/// How long a login waits for another program's write.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 /// A token behind a worker process; no process is started before its `reopen`.
 pub fn worker(chosen: &Chosen) -> Result<WorkerToken, TokenError> {
@@ -28,7 +33,7 @@ pub fn lock_path(runtime_dir: &Path, info: &TokenInfo) -> PathBuf {
 }
 
 /// Where the failed PINs of a token are remembered.
-pub fn pin_memory_path(state_dir: &Path, info: &TokenInfo) -> PathBuf {
+fn pin_memory_path(state_dir: &Path, info: &TokenInfo) -> PathBuf {
     state_dir.join(format!("token-{}.failed-pins", short_name(info)))
 }
 
@@ -38,6 +43,25 @@ fn short_name(info: &TokenInfo) -> String {
     let place = if info.software { "" } else { info.slot_description.as_str() };
     let name = format!("{}\0{}\0{}\0{place}", info.manufacturer, info.model, info.serial);
     crate::hex::text(&digest(&SHA256, name.as_bytes()).as_ref()[..8])
+}
+
+/// Does something with a PIN, alone on this node: the memory of failed PINs has one writer at a time.
+pub fn with_pin<R>(
+    chosen: &Chosen,
+    info: &TokenInfo,
+    worker: &mut WorkerToken,
+    work: impl FnOnce(&mut WorkerToken) -> Result<R, TokenError>,
+) -> Result<R, TokenError> {
+    let lock = lock_path(&chosen.runtime_dir, info);
+    let _held = WriterLock::acquire(&lock, LOCK_WAIT, &SystemClock).map_err(|error| {
+        let class = match error {
+            StoreError::LockHeld(_) => ErrorClass::Busy,
+            _ => ErrorClass::Module,
+        };
+        TokenError::new(class, "login", error.to_string())
+    })?;
+    worker.set_pin_memory(Some(pin_memory_path(&chosen.state_dir, info)));
+    work(worker)
 }
 
 /// Makes the folders, for their owner alone.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use hsm_store::{Options, Store, identify};
 use hsm_token::worker::WorkerToken;
-use hsm_token::{ErrorClass, Pin, Token as _, TokenError};
+use hsm_token::{ErrorClass, Pin, Token as _, TokenError, TokenInfo};
 use hsm_types::Presence;
 
 use super::State;
@@ -13,7 +13,7 @@ use super::handle::Opened;
 use super::thread::Actor;
 use crate::error::OpError;
 use crate::reason::Reason;
-use crate::token_open::{self, lock_path, pin_memory_path};
+use crate::token_open::{self, lock_path, with_pin};
 
 impl Actor {
     /// Opens the token, or says why not. The worker stays with the actor when it fails.
@@ -99,20 +99,19 @@ impl Actor {
             .pin
             .current()
             .map_err(|message| Down::new(State::Locked, Reason::PinMissing, message, Wake::NewPin))?;
-        worker.set_pin_memory(Some(pin_memory_path(&self.config.chosen.state_dir, &info)));
-        self.log_in(worker, &pin, info.software)?;
+        self.log_in(worker, &pin, &info)?;
         self.status.epoch = worker.epoch();
         Ok(())
     }
 
-    fn log_in(&mut self, worker: &mut WorkerToken, pin: &Pin, software: bool) -> Result<(), Down> {
+    fn log_in(&mut self, worker: &mut WorkerToken, pin: &Pin, info: &TokenInfo) -> Result<(), Down> {
         let begun = Instant::now();
         let before = worker.logins();
-        let result = worker.login(pin);
+        let result = with_pin(&self.config.chosen, info, worker, |worker| worker.login(pin));
         // A try that the guard refused was not sent: it wears nothing and counts for nothing.
         self.logged_in = worker.logins() > before;
         if self.logged_in {
-            if !software {
+            if !info.software {
                 self.budget.logged_in(begun);
             }
             let word = result.as_ref().map_or_else(|e| login_word(e.class), |()| "ok");

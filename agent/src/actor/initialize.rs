@@ -12,7 +12,7 @@ use super::State;
 use super::handle::{Initialize, Opened};
 use super::thread::Actor;
 use crate::error::{Kind, OpError};
-use crate::token_open::{self, lock_path, pin_memory_path};
+use crate::token_open::{self, lock_path, with_pin};
 
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -36,9 +36,9 @@ impl Actor {
         let made = (|| {
             worker.reopen()?;
             let info = worker.info()?;
-            worker.set_pin_memory(Some(pin_memory_path(&self.config.chosen.state_dir, &info)));
-            worker.login(&request.pin)?;
-            let mut options = Options::new(lock_path(&self.config.chosen.runtime_dir, &info));
+            let chosen = &self.config.chosen;
+            with_pin(chosen, &info, &mut worker, |worker| worker.login(&request.pin))?;
+            let mut options = Options::new(lock_path(&chosen.runtime_dir, &info));
             Ok(Store::format(&mut worker, None, &mut options)?.token_id)
         })();
         self.worker = Some(worker);
@@ -70,7 +70,10 @@ impl Actor {
 
     /// Changes the PIN of the open token. The file still has the old one, so the new one is kept for later epochs.
     pub(super) fn change_pin(&mut self, store: &mut Opened, old: &Pin, new: &Pin) -> Result<(), OpError> {
-        store.token().change_pin(old, new)?;
+        let info = self.status.info.clone().unwrap_or_default();
+        with_pin(&self.config.chosen, &info, store.token(), |worker| {
+            worker.change_pin(old, new)
+        })?;
         self.pin.give(new.duplicate());
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
+use hsm_store::{StoreError, SystemClock, WriterLock};
 use hsm_token::worker::WorkerToken;
 use hsm_token::{EpochBudget, Token as _, TokenInfo};
 use tokio::sync::{oneshot, watch};
@@ -15,6 +16,7 @@ use crate::config::Chosen;
 use crate::error::{Kind, OpError};
 use crate::metrics::Metrics;
 use crate::reason::Reason;
+use crate::token_open::lock_path;
 
 /// How many calls may wait for a token.
 const QUEUE: usize = 64;
@@ -164,7 +166,17 @@ impl Actor {
         let begun = Instant::now();
         let software = self.status.info.as_ref().is_some_and(|i| i.software);
         let result = if software {
-            store.refresh().map(drop)
+            // Under the writers' lock, so that no object goes away while it is listed. A writer that is at work now is
+            // seen by the next poll.
+            let lock = lock_path(
+                &self.config.chosen.runtime_dir,
+                &self.status.info.clone().unwrap_or_default(),
+            );
+            match WriterLock::acquire(&lock, self.config.poll, &SystemClock) {
+                Ok(_held) => store.refresh().map(drop),
+                Err(StoreError::LockHeld(_)) => return Ok(()),
+                Err(error) => Err(error),
+            }
         } else {
             store.token().info().map(drop).map_err(Into::into)
         };

@@ -8,12 +8,12 @@ use serde_json::json;
 use super::args::{DeleteArgs, Format, PutArgs};
 use super::inspect::{checksum, path};
 use super::output::{document, say};
-use super::session::open;
+use super::session::{again, open};
 use super::{Failure, Outcome, sources};
 use crate::config::SelectArgs;
 
 /// How often a merge is done anew when somebody else wrote meanwhile.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 20;
 
 fn expected(text: Option<&String>) -> Result<Option<Stamp>, Failure> {
     text.map(|t| t.parse().map_err(|e| Failure::Usage(format!("--expect-version: {e}")))).transpose()
@@ -76,15 +76,30 @@ pub(super) fn put(select: &SelectArgs, args: &PutArgs) -> Outcome {
     let path = path(&args.path)?;
     let stamp = expected(args.expect_version.as_ref())?;
     let given = sources::read(args)?;
+    let outcome = again(|| write(select, args, &path, &given, stamp))?;
+    outcome.map_or(Ok(()), |outcome| report(args.output, &path, &outcome))
+}
+
+/// Merges what is given into what is there; `None` for a dry run.
+fn write(
+    select: &SelectArgs,
+    args: &PutArgs,
+    path: &RecordPath,
+    given: &Payload,
+    stamp: Option<Stamp>,
+) -> Result<Option<PutOutcome>, Failure> {
     let mut store = open(select)?;
     let mut round = 1;
     let outcome = loop {
-        let heads = now(&mut store, &path)?;
-        let request = plan(&path, heads, &given, args.replace, stamp)?;
+        let heads = now(&mut store, path)?;
+        let request = plan(path, heads, given, args.replace, stamp)?;
         if args.dry_run {
             let keys: Vec<&str> = request.content.data.iter().map(|(k, _)| k.as_str()).collect();
-            say(&format!("{path} would have the keys {} (dry run)", keys.join(", ")));
-            return Ok(());
+            say(&format!(
+                "{path} would have the keys {} (dry run)",
+                keys.join(", ")
+            ));
+            return Ok(None);
         }
         match store.put(&request) {
             // Somebody wrote between our look and our lock: merge into that instead.
@@ -96,7 +111,7 @@ pub(super) fn put(select: &SelectArgs, args: &PutArgs) -> Outcome {
         }
     };
     finish(&mut store)?;
-    report(args.output, &path, &outcome)
+    Ok(Some(outcome))
 }
 
 fn report(format: Format, path: &RecordPath, outcome: &PutOutcome) -> Outcome {

@@ -16,6 +16,7 @@ pub use args::TokenArgs;
 pub use output::{complain, print_version};
 
 use args::Verb;
+use session::again;
 
 use crate::config::{ConfigError, LogFormat};
 use crate::error::OpError;
@@ -70,11 +71,11 @@ pub fn main(args: &TokenArgs) -> ExitCode {
     let level = std::env::var("HSM_LOG_LEVEL").unwrap_or_else(|_| "error".to_owned());
     drop(crate::log::start(LogFormat::Text, &level));
     let outcome = match &args.verb {
-        Verb::List(verb) => inspect::list(&args.select, verb),
-        Verb::Get(verb) => inspect::get(&args.select, verb),
-        Verb::Doctor(verb) => inspect::doctor(&args.select, verb),
+        Verb::List(verb) => again(|| inspect::list(&args.select, verb)),
+        Verb::Get(verb) => again(|| inspect::get(&args.select, verb)),
+        Verb::Doctor(verb) => again(|| inspect::doctor(&args.select, verb)),
         Verb::Put(verb) => edit::put(&args.select, verb),
-        Verb::Delete(verb) => edit::delete(&args.select, verb),
+        Verb::Delete(verb) => again(|| edit::delete(&args.select, verb)),
         Verb::Init(verb) => init::init(&args.select, verb),
         Verb::ChangePin(verb) => init::change_pin(&args.select, verb),
     };

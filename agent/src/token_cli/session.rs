@@ -1,5 +1,7 @@
 //! The token as the command line has it: a worker of its own, logged in, its store open.
 
+use std::time::Duration;
+
 use hsm_store::{Options, Store, identify};
 use hsm_token::worker::WorkerToken;
 use hsm_token::{Pin, Token as _, TokenInfo};
@@ -8,7 +10,27 @@ use hsm_types::Presence;
 use super::Failure;
 use crate::actor::PinSource;
 use crate::config::{Chosen, SelectArgs};
-use crate::token_open::{lock_path, pin_memory_path, prepare, worker};
+use crate::reason::Reason;
+use crate::token_open::{lock_path, prepare, with_pin, worker};
+
+/// How often a verb is begun anew.
+const TRIES: u32 = 6;
+
+/// Runs a verb, and again from the start when the session was lost under it: another program that replaces objects
+/// meanwhile takes handles away. Every verb may be run again: what is already so is not written twice.
+pub(super) fn again<R>(mut verb: impl FnMut() -> Result<R, Failure>) -> Result<R, Failure> {
+    let lost = |failure: &Failure| matches!(failure, Failure::Op(e) if e.ends_epoch && e.reason == Some(Reason::TokenUnhealthy));
+    let mut tries = 1;
+    loop {
+        match verb() {
+            Err(failure) if tries < TRIES && lost(&failure) => {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(50) * tries);
+            }
+            outcome => return outcome,
+        }
+    }
+}
 
 /// The store of the token that the flags name.
 pub(super) fn open(select: &SelectArgs) -> Result<Store<WorkerToken>, Failure> {
@@ -35,7 +57,7 @@ pub(super) fn options(chosen: &Chosen, info: &TokenInfo) -> Options {
 pub(super) fn log_in(chosen: &Chosen) -> Result<(WorkerToken, TokenInfo), Failure> {
     let (mut worker, info) = connect(chosen)?;
     let pin = pin(chosen)?;
-    worker.login(&pin)?;
+    with_pin(chosen, &info, &mut worker, |worker| worker.login(&pin))?;
     Ok((worker, info))
 }
 
@@ -45,7 +67,6 @@ pub(super) fn connect(chosen: &Chosen) -> Result<(WorkerToken, TokenInfo), Failu
     let mut worker = worker(chosen)?;
     worker.reopen()?;
     let info = worker.info()?;
-    worker.set_pin_memory(Some(pin_memory_path(&chosen.state_dir, &info)));
     if let Some(named) = chosen.token_id {
         match identify(&mut worker)? {
             Presence::Present(id) if id == named => {}

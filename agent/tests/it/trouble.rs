@@ -217,3 +217,28 @@ async fn the_controller_can_initialise_a_token_and_change_its_pin() {
     std::fs::write(node.path("pin"), "second-pin-2").unwrap();
     node.ok(&["list"]);
 }
+
+#[tokio::test]
+async fn people_and_agent_write_side_by_side_and_nothing_is_lost() {
+    let node = Node::with_token();
+    let agent = node.run();
+    let mut client = node.client(&agent).await;
+    let before = client.until(TokenState::Ready).await.session_epoch;
+    std::thread::scope(|scope| {
+        for person in 0..4 {
+            let node = &node;
+            scope.spawn(move || {
+                for n in 0..2 {
+                    node.put("shared", &format!("key-{person}-{n}"), "v");
+                }
+            });
+        }
+    });
+    let shown = node.ok(&["get", "shared", "-o", "json", "--show-values"]);
+    assert_eq!(shown.matches("\"key-").count(), 8, "{shown}");
+    assert_eq!(
+        client.status().await.session_epoch,
+        before,
+        "the agent's session was not disturbed"
+    );
+}
