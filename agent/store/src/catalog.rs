@@ -127,20 +127,14 @@ pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) ->
                 let entry = catalog.entries.entry(path.clone()).or_default();
                 entry.history.push(Arc::clone(found));
             } else {
-                candidates
-                    .entry(path)
-                    .or_default()
-                    .push((known.generation, found));
+                candidates.entry(path).or_default().push((known.generation, found));
             }
         }
     }
     let mut generations: BTreeMap<&RecordPath, u64> = BTreeMap::new();
     for (path, found) in candidates {
         let entry = catalog.entries.entry(path.clone()).or_default();
-        generations.insert(
-            path,
-            found.iter().map(|(generation, _)| *generation).max().unwrap_or(0),
-        );
+        generations.insert(path, found.iter().map(|(generation, _)| *generation).max().unwrap_or(0));
         entry.heads = heads(&found);
     }
     for entry in catalog.entries.values_mut() {
@@ -203,9 +197,9 @@ pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) ->
         .collect();
     let needed = |id: ObjectId, item: &Item| match item {
         Item::Record(path, head) | Item::History(path, head) => living(path, head),
-        Item::Tombstone(tomb) => tombs
-            .get(&(tomb.path.clone(), tomb.incarnation))
-            .is_some_and(|(_, kept, _)| *kept == id),
+        Item::Tombstone(tomb) => {
+            tombs.get(&(tomb.path.clone(), tomb.incarnation)).is_some_and(|(_, kept, _)| *kept == id)
+        }
         Item::Head { head, .. } => needed_sets.contains(&head.set) && !dead_heads.contains(&(id, head.set)),
         Item::Body(body) => {
             needed_sets.contains(&body.set)
@@ -228,10 +222,7 @@ pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) ->
 /// A chunk without a head: of an interrupted write or deletion, unless its head is in an object that cannot be read.
 fn orphan_stays(body: &BodyItem, hidden: bool, entries: &BTreeMap<RecordPath, Entry>) -> bool {
     let outlived = entries.get(&body.path).is_some_and(|entry| {
-        let dead = entry
-            .tombstones
-            .iter()
-            .any(|tomb| tomb.incarnation == body.stamp.incarnation);
+        let dead = entry.tombstones.iter().any(|tomb| tomb.incarnation == body.stamp.incarnation);
         let includes = |head: &Arc<Head>| head.revision.version.includes(&body.stamp);
         dead || entry.heads.iter().any(includes)
     });
@@ -243,15 +234,11 @@ fn heads(found: &[(u64, &Arc<Head>)]) -> Vec<Arc<Head>> {
     let mut kept: Vec<(u64, &Arc<Head>)> = Vec::new();
     for (generation, head) in found {
         let beaten =
-            found.iter().any(
-                |(other_generation, other)| match head.revision.relation(&other.revision) {
-                    Relation::Behind => true,
-                    Relation::Equal => {
-                        (*other_generation, other.place.object) > (*generation, head.place.object)
-                    }
-                    Relation::Ahead | Relation::Diverged | Relation::OtherLife => false,
-                },
-            );
+            found.iter().any(|(other_generation, other)| match head.revision.relation(&other.revision) {
+                Relation::Behind => true,
+                Relation::Equal => (*other_generation, other.place.object) > (*generation, head.place.object),
+                Relation::Ahead | Relation::Diverged | Relation::OtherLife => false,
+            });
         let doubled = kept.iter().any(|(_, other)| Arc::ptr_eq(other, head));
         if !beaten && !doubled {
             kept.push((*generation, head));

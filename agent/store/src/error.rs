@@ -120,13 +120,8 @@ pub enum StoreError {
 }
 
 fn damaged_text(path: Option<&RecordPath>, objects: &[DamagedObject]) -> String {
-    let what = path.map_or_else(
-        || "the token's records are".to_owned(),
-        |path| format!("{path} is"),
-    );
-    let why = objects
-        .first()
-        .map_or_else(String::new, |first| format!(": {first}"));
+    let what = path.map_or_else(|| "the token's records are".to_owned(), |path| format!("{path} is"));
+    let why = objects.first().map_or_else(String::new, |first| format!(": {first}"));
     let count = objects.len();
     format!("{what} unknown, {count} object(s) cannot be read{why}")
 }
@@ -139,7 +134,8 @@ impl StoreError {
                 ErrorClass::Busy => Remedy::Retry,
                 ErrorClass::Full => Remedy::Space,
                 ErrorClass::Invalid => Remedy::Request,
-                ErrorClass::PinRequired
+                ErrorClass::ObjectDamaged
+                | ErrorClass::PinRequired
                 | ErrorClass::PinIncorrect
                 | ErrorClass::PinLength
                 | ErrorClass::PinLocked => Remedy::Person,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use hsm_types::{Key, KeyDigest, Presence, RecordPath, Revision, Tombstone};
+use hsm_types::{Incarnation, Key, KeyDigest, Presence, RecordPath, Revision, Tombstone};
 
 use crate::format::{Damage, ObjectId};
 
@@ -133,6 +133,11 @@ impl Index {
     /// All tombstones.
     pub fn tombstones(&self) -> impl Iterator<Item = &Tombstone> {
         self.entries.values().flat_map(|entry| &entry.tombstones)
+    }
+
+    /// Whether this life of the record ended here.
+    pub fn buried(&self, path: &RecordPath, life: Incarnation) -> bool {
+        self.entries.get(path).is_some_and(|entry| entry.tombstones.iter().any(|t| t.incarnation == life))
     }
 
     /// The objects of ours that cannot be used.

@@ -168,10 +168,7 @@ impl World {
 
     /// Options with this world's clock.
     pub fn options(&self, lock: impl Into<std::path::PathBuf>) -> Options {
-        Options {
-            clock: Arc::new(self.clock()),
-            ..Options::new(lock)
-        }
+        Options { clock: Arc::new(self.clock()), ..Options::new(lock) }
     }
 
     /// Begins an epoch, logged in.
@@ -256,9 +253,8 @@ impl World {
     pub fn flash(&self) -> Vec<Vec<u8>> {
         let state = held(&self.state);
         let objects = state.slots.iter().flatten();
-        let mut all: Vec<Vec<u8>> = objects
-            .flat_map(|o| [o.label.clone().into_bytes(), o.value.clone()])
-            .collect();
+        let mut all: Vec<Vec<u8>> =
+            objects.flat_map(|o| [o.label.clone().into_bytes(), o.value.clone()]).collect();
         all.extend(state.remains.iter().cloned());
         all
     }
@@ -317,12 +313,7 @@ impl State {
         let slot = self.free_slot();
         self.next_uid += 1;
         let uid = self.next_uid;
-        self.slots[slot] = Some(Object {
-            uid,
-            label: label.to_owned(),
-            visibility,
-            value: value.to_vec(),
-        });
+        self.slots[slot] = Some(Object { uid, label: label.to_owned(), visibility, value: value.to_vec() });
         (slot, uid)
     }
 
@@ -441,10 +432,7 @@ impl Token for MemoryToken {
     fn list(&mut self) -> Result<TokenListing, TokenError> {
         let view = self.view.clone();
         self.call(Call::List, |state, _| {
-            Ok(TokenListing {
-                data: view.unwrap_or_else(|| state.infos()),
-                others: 2 * state.keys.len(),
-            })
+            Ok(TokenListing { data: view.unwrap_or_else(|| state.infos()), others: 2 * state.keys.len() })
         })
     }
 
@@ -513,9 +501,7 @@ impl Token for MemoryToken {
     }
 
     fn find_key_pair(&mut self, label: &str) -> Result<Option<Vec<u8>>, TokenError> {
-        self.call(Call::FindKeyPair, |state, _| {
-            state.keys.get(label).map(|key| public(key)).transpose()
-        })
+        self.call(Call::FindKeyPair, |state, _| state.keys.get(label).map(|key| public(key)).transpose())
     }
 
     fn generate_key_pair(&mut self, label: &str) -> Result<Vec<u8>, TokenError> {
@@ -532,9 +518,7 @@ impl Token for MemoryToken {
     fn destroy_key_pair(&mut self, label: &str) -> Result<(), TokenError> {
         self.call(Call::DestroyKeyPair, |state, now| {
             if let Some(key) = state.keys.remove(label) {
-                state
-                    .journal
-                    .push((now, Write::KeyDestroyed(label.to_owned(), key)));
+                state.journal.push((now, Write::KeyDestroyed(label.to_owned(), key)));
                 state.flush(now);
             }
             Ok(())
@@ -545,9 +529,7 @@ impl Token for MemoryToken {
         self.call(Call::Derive, |state, _| {
             let key = state.keys.get(label).ok_or_else(unknown_handle)?;
             let peer = UnparsedPublicKey::new(&ECDH_P256, peer);
-            agree(key, peer, broken("derive"), |shared| {
-                Ok(Zeroizing::new(shared.to_vec()))
-            })
+            agree(key, peer, broken("derive"), |shared| Ok(Zeroizing::new(shared.to_vec())))
         })
     }
 }

@@ -19,6 +19,9 @@ pub enum ErrorClass {
     Invalid,
     /// A handle that the token does not know. Open anew.
     NoSuchObject,
+    /// The token lists this object but cannot give its value (a ghost of a write cut short, an empty value), while the
+    /// session is alive. Nothing is known of what it held; other objects are not touched by it.
+    ObjectDamaged,
     /// Log in first.
     PinRequired,
     /// The PIN is wrong; one try was used. A person has to give another.
@@ -48,12 +51,7 @@ pub struct TokenError {
 impl TokenError {
     /// An error without a module's return value.
     pub fn new(class: ErrorClass, operation: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            class,
-            operation,
-            code: None,
-            message: message.into(),
-        }
+        Self { class, operation, code: None, message: message.into() }
     }
 
     /// Whether what was read in this epoch is void, so that the token must be opened anew.

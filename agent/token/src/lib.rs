@@ -6,5 +6,18 @@
 mod error;
 mod port;
 
+mod epoch_budget;
+#[cfg(feature = "pkcs11")]
+mod pin_memory;
+#[cfg(feature = "pkcs11")]
+pub mod pkcs11;
+#[cfg(feature = "testing")]
+pub mod testing;
+#[cfg(feature = "pkcs11")]
+pub mod worker;
+
+pub use epoch_budget::{EpochBudget, FIRST_DELAY, LOGINS_PER_DAY, LONGEST_DELAY, NextStart};
 pub use error::{ErrorClass, TokenError};
+#[cfg(feature = "pkcs11")]
+pub use pin_memory::{Known, PinDigest, PinMemory};
 pub use port::{Limits, ObjectHandle, ObjectInfo, Pin, PinFlags, Token, TokenInfo, TokenListing, Visibility};

@@ -16,10 +16,13 @@ impl Pin {
     /// Takes the text as it was read from its file; one trailing line end is cut.
     pub fn new(text: String) -> Self {
         let text = Zeroizing::new(text);
-        let cut = text
-            .strip_suffix('\n')
-            .map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
+        let cut = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
         Self(Zeroizing::new(cut.to_owned()))
+    }
+
+    /// Takes the text as it is. (Named apart from [`Pin::new`], which is for files.)
+    pub fn exactly(text: String) -> Self {
+        Self(Zeroizing::new(text))
     }
 
     /// The PIN in clear.
@@ -52,7 +55,7 @@ pub enum Visibility {
 pub struct ObjectInfo {
     /// Its handle in this epoch.
     pub handle: ObjectHandle,
-    /// CKA_LABEL; readable by anyone who holds the token.
+    /// CKA_LABEL; readable by anyone who holds the token. Empty where there is none, or it cannot be read.
     pub label: String,
     /// CKA_APPLICATION; empty where there is none.
     pub application: String,
@@ -71,6 +74,7 @@ pub struct TokenListing {
 
 /// The PIN flags of CK_TOKEN_INFO (PKCS#11 3.1, section 3.2).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "the flags of CK_TOKEN_INFO are independent of each other")]
 pub struct PinFlags {
     /// CKF_USER_PIN_COUNT_LOW: a wrong try was made since the last good login.
     pub count_low: bool,
@@ -128,12 +132,8 @@ impl Limits {
     };
 
     /// A software token (SoftHSM 2).
-    pub const SOFTWARE: Self = Self {
-        objects_at_rest: None,
-        objects_in_passing: None,
-        object_size: 2000,
-        settle: Duration::ZERO,
-    };
+    pub const SOFTWARE: Self =
+        Self { objects_at_rest: None, objects_in_passing: None, object_size: 2000, settle: Duration::ZERO };
 }
 
 /// One token, blocking, with one owner.

@@ -66,11 +66,7 @@ impl Entry {
         if kind == MARKER {
             let what = reader.byte()?;
             reader.end()?;
-            return if what == COMPACTION {
-                Ok(Self::Compaction)
-            } else {
-                Err(Malformed("unknown marker"))
-            };
+            return if what == COMPACTION { Ok(Self::Compaction) } else { Err(Malformed("unknown marker")) };
         }
         // Before anything else is looked at: the entry may be of a form that we do not know.
         if !(RECORD..=HISTORY_HEAD).contains(&kind) {
@@ -82,11 +78,7 @@ impl Entry {
             HISTORY => decode_tail(path, &stamp, reader.rest()).map(Self::History),
             TOMBSTONE => {
                 reader.end()?;
-                Ok(Self::Tombstone(Tombstone {
-                    path,
-                    incarnation: stamp.incarnation,
-                    stamp,
-                }))
+                Ok(Self::Tombstone(Tombstone { path, incarnation: stamp.incarnation, stamp }))
             }
             BODY => Ok(Self::Body(ChunkBody {
                 path,
@@ -106,11 +98,7 @@ impl Entry {
                     digest: Digest::from_bytes(reader.array()?),
                 };
                 reader.end()?;
-                Ok(if kind == HEAD {
-                    Self::Head(head)
-                } else {
-                    Self::HistoryHead(head)
-                })
+                Ok(if kind == HEAD { Self::Head(head) } else { Self::HistoryHead(head) })
             }
             _ => Err(Malformed("unknown kind of entry")),
         }
@@ -140,10 +128,7 @@ pub(crate) fn encode_record(
 pub(crate) fn encode_tombstone(tombstone: &Tombstone) -> Zeroizing<Vec<u8>> {
     let mut writer = Writer::new();
     // The incarnation that dies is the tombstone's; its stamp differs in nothing else.
-    let stamp = Stamp {
-        incarnation: tombstone.incarnation,
-        ..tombstone.stamp
-    };
+    let stamp = Stamp { incarnation: tombstone.incarnation, ..tombstone.stamp };
     write_place(&mut writer, &tombstone.path, &stamp);
     framed(TOMBSTONE, &writer.done())
 }
@@ -196,11 +181,7 @@ fn read_place(reader: &mut Reader<'_>) -> Result<(RecordPath, Stamp), Malformed>
     let path = RecordPath::new(reader.text()?).map_err(|_| Malformed("not a path"))?;
     let incarnation = Incarnation::from_bytes(reader.array()?);
     let (epoch, counter) = read_point(reader)?;
-    let stamp = Stamp {
-        incarnation,
-        epoch,
-        counter,
-    };
+    let stamp = Stamp { incarnation, epoch, counter };
     Ok((path, stamp))
 }
 
@@ -270,9 +251,7 @@ pub(crate) fn decode_tail(path: RecordPath, stamp: &Stamp, bytes: &[u8]) -> Resu
         }
         lineage.insert(epoch, end);
     }
-    let mark = (flags & HAS_MARK != 0)
-        .then(|| read_mark(&mut reader, stamp.incarnation))
-        .transpose()?;
+    let mark = (flags & HAS_MARK != 0).then(|| read_mark(&mut reader, stamp.incarnation)).transpose()?;
     let mut metadata = Metadata::default();
     if flags & HAS_METADATA != 0 {
         reader.text()?.clone_into(&mut metadata.description);
@@ -287,9 +266,7 @@ pub(crate) fn decode_tail(path: RecordPath, stamp: &Stamp, bytes: &[u8]) -> Resu
     let origin = if flags & FROM_SECRET != 0 {
         Origin::Secret
     } else {
-        Origin::Token {
-            mark: mark.map(|mark| mark.resolve(&data)).transpose()?,
-        }
+        Origin::Token { mark: mark.map(|mark| mark.resolve(&data)).transpose()? }
     };
     Ok(RecordEntry {
         path,
@@ -339,10 +316,7 @@ impl RawMark {
             };
             keys.push((key, digest));
         }
-        Ok(SecretMark {
-            stamp: self.stamp,
-            keys,
-        })
+        Ok(SecretMark { stamp: self.stamp, keys })
     }
 }
 
@@ -356,11 +330,7 @@ fn read_mark(reader: &mut Reader<'_>, incarnation: Incarnation) -> Result<RawMar
         };
         keys.push((key, KeyDigest::from_bytes(reader.array()?)));
     }
-    let stamp = Stamp {
-        incarnation,
-        epoch,
-        counter,
-    };
+    let stamp = Stamp { incarnation, epoch, counter };
     Ok(RawMark { stamp, keys })
 }
 
@@ -372,10 +342,7 @@ fn read_map(reader: &mut Reader<'_>) -> Result<BTreeMap<String, String>, Malform
     let mut map = BTreeMap::<String, String>::new();
     for _ in 0..reader.count(2)? {
         let name = reader.text()?;
-        if map
-            .last_key_value()
-            .is_some_and(|(last, _)| last.as_str() >= name)
-        {
+        if map.last_key_value().is_some_and(|(last, _)| last.as_str() >= name) {
             return Err(Malformed("metadata out of order"));
         }
         map.insert(name.to_owned(), reader.text()?.to_owned());

@@ -68,9 +68,8 @@ impl Wrapped {
         let key = wrapping_key(shared, &self.value).map_err(|_| Damage::Seal)?;
         let nonce = Nonce::try_assume_unique_for_key(&self.value[158..170]).map_err(|_| Damage::Seal)?;
         let mut sealed = Zeroizing::new(self.value[170..].to_vec());
-        let opened = key
-            .open_in_place(nonce, Aad::from(&self.value[..170]), &mut sealed)
-            .map_err(|_| Damage::Seal)?;
+        let opened =
+            key.open_in_place(nonce, Aad::from(&self.value[..170]), &mut sealed).map_err(|_| Damage::Seal)?;
         StoreKeys::derive(self.token_id, self.store_id, opened).map_err(|_| Damage::Seal)
     }
 }
@@ -89,18 +88,8 @@ impl StoreKeys {
         let id = token_id.as_bytes();
         expand(&store_id, store_key, &[b"hsm.j5t.io/seal/v1", id], &mut *seal)?;
         let mut fingerprint = [0; 16];
-        expand(
-            &store_id,
-            store_key,
-            &[b"hsm.j5t.io/fingerprint/v1", id],
-            &mut fingerprint,
-        )?;
-        Ok(Self {
-            token_id,
-            store_id,
-            seal: gcm(&*seal)?,
-            fingerprint: Fingerprint(fingerprint),
-        })
+        expand(&store_id, store_key, &[b"hsm.j5t.io/fingerprint/v1", id], &mut fingerprint)?;
+        Ok(Self { token_id, store_id, seal: gcm(&*seal)?, fingerprint: Fingerprint(fingerprint) })
     }
 }
 
@@ -120,9 +109,7 @@ pub(crate) fn wrap(
     value.extend_from_slice(recipient);
     value.extend_from_slice(public.as_ref());
     let peer = UnparsedPublicKey::new(&ECDH_P256, recipient);
-    let key = agree(ephemeral, peer, StoreError::Crypto, |shared| {
-        wrapping_key(shared, &value)
-    })?;
+    let key = agree(ephemeral, peer, StoreError::Crypto, |shared| wrapping_key(shared, &value))?;
     value.extend_from_slice(&nonce);
     let mut sealed = Zeroizing::new(store_key.to_vec());
     let nonce = Nonce::assume_unique_for_key(nonce);
@@ -131,11 +118,7 @@ pub(crate) fn wrap(
         .map_err(|_| StoreError::Crypto)?;
     value.extend_from_slice(&sealed);
     value.extend_from_slice(tag.as_ref());
-    if value.len() == WRAPPED_LEN {
-        Ok(value)
-    } else {
-        Err(StoreError::Crypto)
-    }
+    if value.len() == WRAPPED_LEN { Ok(value) } else { Err(StoreError::Crypto) }
 }
 
 /// A new ephemeral key from the library's generator.

@@ -88,11 +88,7 @@ pub(crate) fn seal(
     let mut body = body.done();
     let tag = keys
         .seal
-        .seal_in_place_separate_tag(
-            Nonce::assume_unique_for_key(nonce),
-            associated(keys, &value),
-            &mut body,
-        )
+        .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), associated(keys, &value), &mut body)
         .map_err(|_| StoreError::Crypto)?;
     value.extend_from_slice(&body);
     value.extend_from_slice(tag.as_ref());
@@ -112,24 +108,16 @@ pub(crate) fn open(keys: &StoreKeys, id: ObjectId, value: &[u8]) -> Result<Seale
     let generation = u64::from_be_bytes(header[12..20].try_into().map_err(|_| Damage::Header)?);
     let nonce = Nonce::try_assume_unique_for_key(&header[20..32]).map_err(|_| Damage::Header)?;
     let mut sealed = Zeroizing::new(sealed.to_vec());
-    let body = keys
-        .seal
-        .open_in_place(nonce, associated(keys, header), &mut sealed)
-        .map_err(|_| Damage::Seal)?;
+    let body =
+        keys.seal.open_in_place(nonce, associated(keys, header), &mut sealed).map_err(|_| Damage::Seal)?;
     let (replaces, entries) = parse(id, body)?;
-    Ok(Sealed {
-        generation,
-        replaces,
-        entries,
-    })
+    Ok(Sealed { generation, replaces, entries })
 }
 
 fn parse(id: ObjectId, body: &[u8]) -> Result<(Vec<ObjectId>, Vec<Entry>), Malformed> {
     let mut reader = Reader::new(body);
     let count = reader.count(8)?;
-    let replaces = (0..count)
-        .map(|_| reader.array().map(ObjectId))
-        .collect::<Result<Vec<_>, _>>()?;
+    let replaces = (0..count).map(|_| reader.array().map(ObjectId)).collect::<Result<Vec<_>, _>>()?;
     if replaces.contains(&id) {
         return Err(Malformed("an object that replaces itself"));
     }

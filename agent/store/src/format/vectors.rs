@@ -35,10 +35,7 @@ fn path() -> RecordPath {
 }
 
 fn epoch(number: u32, writer: u8) -> EpochId {
-    EpochId {
-        number,
-        writer: WriterId::from_bytes([writer; 8]),
-    }
+    EpochId { number, writer: WriterId::from_bytes([writer; 8]) }
 }
 
 fn version() -> Version {
@@ -51,10 +48,7 @@ fn version() -> Version {
 }
 
 fn pairs(pairs: &[(&str, &[u8])]) -> Payload {
-    pairs
-        .iter()
-        .map(|(key, value)| (Key::new(*key).unwrap(), Value::new(value.to_vec())))
-        .collect()
+    pairs.iter().map(|(key, value)| (Key::new(*key).unwrap(), Value::new(value.to_vec()))).collect()
 }
 
 fn full_content() -> Content {
@@ -70,11 +64,7 @@ fn full_content() -> Content {
 
 fn marked() -> Origin {
     let mark = SecretMark {
-        stamp: Stamp {
-            counter: 6,
-            epoch: epoch(1, 0xaa),
-            ..version().stamp()
-        },
+        stamp: Stamp { counter: 6, epoch: epoch(1, 0xaa), ..version().stamp() },
         keys: vec![
             (Key::new("password").unwrap(), KeyDigest::from_bytes([1; 8])),
             (Key::new("old").unwrap(), KeyDigest::from_bytes([2; 8])),
@@ -95,20 +85,13 @@ fn head() -> ChunkHead {
 }
 
 fn tombstone() -> Tombstone {
-    Tombstone {
-        path: path(),
-        incarnation: version().incarnation,
-        stamp: version().stamp(),
-    }
+    Tombstone { path: path(), incarnation: version().incarnation, stamp: version().stamp() }
 }
 
 #[test]
 fn identity() {
     let value = encode_identity(TOKEN);
-    assert_eq!(
-        hex(&value),
-        "f54801016f9b2d1e8c3a4e579b1d0a2f4c6e8d100efa416e71d51c02"
-    );
+    assert_eq!(hex(&value), "f54801016f9b2d1e8c3a4e579b1d0a2f4c6e8d100efa416e71d51c02");
     assert_eq!(decode_identity(&value), Ok(TOKEN));
 }
 
@@ -142,10 +125,7 @@ fn entries() {
     let secret = Origin::Secret;
     let plain = Origin::Token { mark: None };
     let first = Version::first(version().incarnation, WriterId::from_bytes([0xaa; 8]));
-    let small = Content {
-        data: pairs(&[("k", b"v")]),
-        ..Content::default()
-    };
+    let small = Content { data: pairs(&[("k", b"v")]), ..Content::default() };
     let all = [
         (
             "record, plain",
@@ -259,13 +239,8 @@ fn what_a_record_costs() {
     let mut version = version();
     version.lineage = Lineage::from([(epoch(1, 0xaa), 1000)]);
     version.counter = 1000;
-    let content = Content {
-        data: pairs(&[("password", &[b'x'; 150])]),
-        ..Content::default()
-    };
-    let Origin::Token { mark: Some(mut mark) } = marked() else {
-        panic!("it has a mark")
-    };
+    let content = Content { data: pairs(&[("password", &[b'x'; 150])]), ..Content::default() };
+    let Origin::Token { mark: Some(mut mark) } = marked() else { panic!("it has a mark") };
     mark.keys.truncate(1);
     mark.stamp.counter = 1000;
     let entry = encode_record(&path(), &version, &Origin::Token { mark: Some(mark) }, &content);
@@ -282,12 +257,7 @@ struct Shown(RecordEntry);
 
 impl std::fmt::Debug for Shown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let RecordEntry {
-            version,
-            origin,
-            content,
-            ..
-        } = &self.0;
+        let RecordEntry { version, origin, content, .. } = &self.0;
         let data: Vec<_> = content.data.iter().map(|(k, v)| (k, v.expose())).collect();
         write!(f, "{version:?} {origin:?} {:?} {data:?}", content.metadata)
     }
@@ -309,10 +279,7 @@ fn record_entry() -> impl Strategy<Value = Shown> {
         |((life, number, writer, counter), lineage, mark, values, description, labels, attributes)| {
             let incarnation = Incarnation::from_bytes(life);
             let own = epoch(number, writer);
-            let mut lineage: Lineage = lineage
-                .into_iter()
-                .map(|((n, w), end)| (epoch(n, w), end))
-                .collect();
+            let mut lineage: Lineage = lineage.into_iter().map(|((n, w), end)| (epoch(n, w), end)).collect();
             lineage.remove(&own);
             let data: Payload = values
                 .into_iter()
@@ -328,38 +295,18 @@ fn record_entry() -> impl Strategy<Value = Shown> {
                             Some((Key::new(key).ok()?, KeyDigest::from_bytes(digest)))
                         })
                         .collect();
-                    let own = data
-                        .iter()
-                        .map(|(key, _)| (key.clone(), KeyDigest::from_bytes([7; 8])));
+                    let own = data.iter().map(|(key, _)| (key.clone(), KeyDigest::from_bytes([7; 8])));
                     keys.retain(|(key, _)| data.get(key.as_str()).is_none());
                     keys.extend(own);
-                    let stamp = Stamp {
-                        incarnation,
-                        epoch: epoch(number, writer),
-                        counter,
-                    };
-                    Origin::Token {
-                        mark: Some(SecretMark { stamp, keys }),
-                    }
+                    let stamp = Stamp { incarnation, epoch: epoch(number, writer), counter };
+                    Origin::Token { mark: Some(SecretMark { stamp, keys }) }
                 }
             };
             Shown(RecordEntry {
                 path: path(),
-                version: Version {
-                    incarnation,
-                    epoch: own,
-                    counter,
-                    lineage,
-                },
+                version: Version { incarnation, epoch: own, counter, lineage },
                 origin,
-                content: Content {
-                    data,
-                    metadata: Metadata {
-                        description,
-                        labels,
-                        attributes,
-                    },
-                },
+                content: Content { data, metadata: Metadata { description, labels, attributes } },
             })
         },
     )

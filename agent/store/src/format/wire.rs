@@ -131,11 +131,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn end(&self) -> Result<(), Malformed> {
-        if self.is_empty() {
-            Ok(())
-        } else {
-            Err(Malformed("bytes left over"))
-        }
+        if self.is_empty() { Ok(()) } else { Err(Malformed("bytes left over")) }
     }
 }
 

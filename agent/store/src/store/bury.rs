@@ -25,9 +25,7 @@ impl<T: Token> Store<T> {
         self.rescan()?;
         let Some(entry) = self.known(path)? else {
             self.tidy();
-            return Ok(DeleteOutcome {
-                tombstones: Vec::new(),
-            });
+            return Ok(DeleteOutcome { tombstones: Vec::new() });
         };
         let mut dying = Vec::new();
         for head in &entry.heads {
@@ -57,17 +55,12 @@ impl<T: Token> Store<T> {
         }
         let mut tombstones: Vec<Tombstone> = Vec::new();
         for stamp in dying {
-            match tombstones
-                .iter_mut()
-                .find(|tomb| tomb.incarnation == stamp.incarnation)
-            {
+            match tombstones.iter_mut().find(|tomb| tomb.incarnation == stamp.incarnation) {
                 // Of two heads of one life the tombstone names the newer epoch; it kills both.
                 Some(tomb) => tomb.stamp = tomb.stamp.max(stamp),
-                None => tombstones.push(Tombstone {
-                    path: path.clone(),
-                    incarnation: stamp.incarnation,
-                    stamp,
-                }),
+                None => {
+                    tombstones.push(Tombstone { path: path.clone(), incarnation: stamp.incarnation, stamp });
+                }
             }
         }
         self.write_tombstones(&tombstones)?;
@@ -77,13 +70,8 @@ impl<T: Token> Store<T> {
     /// Writes tombstones of lives that ended elsewhere, whether this token ever held them or not. Says whether
     /// anything had to be written.
     pub fn bury(&mut self, tombstones: &[Tombstone]) -> Result<bool, StoreError> {
-        if tombstones
-            .iter()
-            .any(|tomb| tomb.stamp.incarnation != tomb.incarnation)
-        {
-            return Err(StoreError::Invalid(
-                "a tombstone whose version is of another life",
-            ));
+        if tombstones.iter().any(|tomb| tomb.stamp.incarnation != tomb.incarnation) {
+            return Err(StoreError::Invalid("a tombstone whose version is of another life"));
         }
         let _lock = self.lock()?;
         self.rescan()?;
@@ -117,9 +105,7 @@ impl<T: Token> Store<T> {
         // The copies must be gone, and so gone that the flash cannot bring them back.
         self.drain()?;
         if self.objects.values().any(|known| holds(known, path, incarnation)) {
-            return Err(StoreError::Invalid(
-                "a copy of the deleted record is still on the token",
-            ));
+            return Err(StoreError::Invalid("a copy of the deleted record is still on the token"));
         }
         let is_it = |item: &Item| matches!(item, Item::Tombstone(tomb) if tomb.path == *path && tomb.incarnation == incarnation);
         let page = self
@@ -155,9 +141,7 @@ impl<T: Token> Store<T> {
         while !left.is_empty() {
             let plan = self.plan_page(left, limit);
             if plan.taken == 0 {
-                return Err(StoreError::Invalid(
-                    "the token's objects are too small for a tombstone",
-                ));
+                return Err(StoreError::Invalid("the token's objects are too small for a tombstone"));
             }
             self.make_room(1, plan.replaces.len(), Room::Passing)?;
             // Pages that were replaced before and still wait need not be named: a tombstone that comes back kills
@@ -197,11 +181,7 @@ impl<T: Token> Store<T> {
             }
         }
         let small_page = Page::of(&[], new, SMALL_PAGE.min(limit));
-        if small_page.taken == new.len() {
-            small_page
-        } else {
-            Page::of(&[], new, limit)
-        }
+        if small_page.taken == new.len() { small_page } else { Page::of(&[], new, limit) }
     }
 
     /// Waits until nothing is pending and the last destruction has settled.
@@ -234,11 +214,8 @@ struct Page {
 impl Page {
     /// All tombstones of `old` and as many of `new` as fit in `limit` bytes; none if not even the old ones do.
     fn of(old: &[(u64, ObjectId, &Known)], new: &[Tombstone], limit: usize) -> Self {
-        let mut page = Self {
-            replaces: old.iter().map(|(_, id, _)| *id).collect(),
-            entries: Vec::new(),
-            taken: 0,
-        };
+        let mut page =
+            Self { replaces: old.iter().map(|(_, id, _)| *id).collect(), entries: Vec::new(), taken: 0 };
         let mut size = SEALED_OVERHEAD + 8 * old.len();
         let kept = old.iter().flat_map(|(_, _, known)| &known.items);
         for item in kept {

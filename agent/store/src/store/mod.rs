@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use hsm_token::{ErrorClass, ObjectHandle, Token, TokenError};
-use hsm_types::{Content, Origin, RecordPath, Revision, Stamp, TokenId, Tombstone, Version};
+use hsm_types::{Content, Key, KeyDigest, RecordPath, Revision, Stamp, TokenId, Tombstone, Version};
 
 use zeroize::Zeroizing;
 
@@ -59,10 +59,13 @@ pub enum Expect {
 }
 
 /// Where the content of a put comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PutOrigin {
     /// An edit on the token's side.
     Token,
+    /// A merge of both sides: the digests of the Secret's values, which it has taken in. They become the record's mark,
+    /// with the new version's own stamp.
+    Merged(Vec<(Key, KeyDigest)>),
     /// The Kubernetes Secret, as the controller read it.
     Secret,
 }
@@ -78,7 +81,8 @@ pub struct PutRequest {
     /// Where it comes from.
     pub origin: PutOrigin,
     /// The versions that this content has taken in beside the one that is there: the other heads of a diverged
-    /// record, and versions on other tokens.
+    /// record, and versions on other tokens. Where the record is absent, the new version continues the life of the
+    /// first of them (a healed record is not a new one), unless that life ended here.
     pub parents: Vec<Version>,
     /// Begin an epoch: for edits without a cluster, and after a token was found to have lost a write.
     pub begin_epoch: bool,
@@ -177,11 +181,7 @@ impl<T: Token> Store<T> {
     }
 
     fn usable(&self) -> Result<(), StoreError> {
-        if self.is_void() {
-            Err(StoreError::Void)
-        } else {
-            Ok(())
-        }
+        if self.is_void() { Err(StoreError::Void) } else { Ok(()) }
     }
 
     /// Notes when an error has ended the epoch.
@@ -190,11 +190,7 @@ impl<T: Token> Store<T> {
             self.void |= error.ends_epoch();
             if error.class == ErrorClass::Full {
                 let objects = self.index.counts.total();
-                StoreError::TokenFull {
-                    objects,
-                    needed: 1,
-                    limit: objects,
-                }
+                StoreError::TokenFull { objects, needed: 1, limit: objects }
             } else {
                 error.into()
             }
@@ -203,11 +199,7 @@ impl<T: Token> Store<T> {
 
     fn lock(&self) -> Result<WriterLock, StoreError> {
         self.usable()?;
-        WriterLock::acquire(
-            &self.options.lock,
-            self.options.lock_wait,
-            self.options.clock.as_ref(),
-        )
+        WriterLock::acquire(&self.options.lock, self.options.lock_wait, self.options.clock.as_ref())
     }
 
     fn damaged(&self, path: &RecordPath) -> StoreError {
@@ -221,15 +213,6 @@ impl<T: Token> Store<T> {
         StoreError::Damaged {
             path: Some(path.clone()),
             objects: self.index.damaged.iter().filter(hides).cloned().collect(),
-        }
-    }
-}
-
-impl From<PutOrigin> for Origin {
-    fn from(origin: PutOrigin) -> Self {
-        match origin {
-            PutOrigin::Token => Self::Token { mark: None },
-            PutOrigin::Secret => Self::Secret,
         }
     }
 }

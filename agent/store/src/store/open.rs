@@ -25,7 +25,11 @@ pub fn identify<T: Token>(token: &mut T) -> Result<Presence<TokenId>, StoreError
 pub(super) fn of_the_object(error: &TokenError) -> bool {
     matches!(
         error.class,
-        ErrorClass::NoSuchObject | ErrorClass::Module | ErrorClass::Invalid | ErrorClass::Full
+        ErrorClass::NoSuchObject
+            | ErrorClass::ObjectDamaged
+            | ErrorClass::Module
+            | ErrorClass::Invalid
+            | ErrorClass::Full
     )
 }
 
@@ -74,11 +78,7 @@ pub(super) struct KeyCopies {
 
 /// Reads both copies, and opens each.
 pub(super) fn read_keys<T: Token>(token: &mut T, listing: &TokenListing) -> Result<KeyCopies, StoreError> {
-    let mut copies = KeyCopies {
-        opened: None,
-        damage: [None, None],
-        reason: String::new(),
-    };
+    let mut copies = KeyCopies { opened: None, damage: [None, None], reason: String::new() };
     let mut first: Option<Wrapped> = None;
     let mut trouble = None;
     for (label, damage) in KEY_LABELS.iter().zip(0..) {
@@ -175,10 +175,7 @@ impl<T: Token> Store<T> {
 
     /// What the token is and which key it has.
     pub fn identity(&self) -> StoreIdentity {
-        StoreIdentity {
-            token_id: self.keys.token_id,
-            fingerprint: self.keys.fingerprint,
-        }
+        StoreIdentity { token_id: self.keys.token_id, fingerprint: self.keys.fingerprint }
     }
 }
 
@@ -186,10 +183,7 @@ fn prepare<T: Token>(token: &mut T) -> Result<(StoreKeys, Vec<DamagedObject>), S
     let listing = token.list()?;
     let identity = read_identity(token, &listing)?;
     let ours = |label: &str| labelled(&listing, label).next().is_some();
-    let sealed = listing
-        .data
-        .iter()
-        .any(|object| object.label.starts_with(format::OBJECT_PREFIX));
+    let sealed = listing.data.iter().any(|object| object.label.starts_with(format::OBJECT_PREFIX));
     // Without an identity and without records it is a token that nobody finished formatting, if it is ours at all.
     if identity == Err(Damage::Missing) && !sealed {
         return Err(StoreError::NoIdentity);
@@ -205,11 +199,7 @@ fn prepare<T: Token>(token: &mut T) -> Result<(StoreKeys, Vec<DamagedObject>), S
     };
     let mut blemishes = Vec::new();
     let mut note = |label: &str, damage: Damage| {
-        blemishes.push(DamagedObject {
-            label: label.to_owned(),
-            path: None,
-            damage,
-        });
+        blemishes.push(DamagedObject { label: label.to_owned(), path: None, damage });
     };
     match identity {
         Ok(id) if id == keys.token_id => {}

@@ -32,23 +32,13 @@ impl Bench {
     }
 
     fn open(&self) -> Store<MemoryToken> {
-        Store::open(self.world.connect(), self.world.options(&self.lock))
-            .ok()
-            .unwrap()
+        Store::open(self.world.connect(), self.world.options(&self.lock)).ok().unwrap()
     }
 
     /// Puts an object on the token as a later version would write it.
     fn plant(&self, id: u8, generation: u64, replaces: &[u8], entries: &Entries) {
         let replaces: Vec<ObjectId> = replaces.iter().map(|id| object(*id)).collect();
-        let value = seal(
-            &self.open().keys,
-            object(id),
-            generation,
-            [id; 12],
-            &replaces,
-            entries,
-        )
-        .unwrap();
+        let value = seal(&self.open().keys, object(id), generation, [id; 12], &replaces, entries).unwrap();
         self.world.plant(&object(id).label(), &value);
     }
 }
@@ -68,13 +58,8 @@ fn path(name: &str) -> RecordPath {
 }
 
 fn content(value: &[u8]) -> Content {
-    let data: Payload = [(Key::new("k").unwrap(), Value::new(value.to_vec()))]
-        .into_iter()
-        .collect();
-    Content {
-        data,
-        ..Content::default()
-    }
+    let data: Payload = [(Key::new("k").unwrap(), Value::new(value.to_vec()))].into_iter().collect();
+    Content { data, ..Content::default() }
 }
 
 fn version(life: u8, counter: u64) -> Version {
@@ -84,12 +69,7 @@ fn version(life: u8, counter: u64) -> Version {
 
 fn record(name: &str, life: u8, counter: u64) -> Zeroizing<Vec<u8>> {
     let value = format!("{name}.{counter}");
-    encode_record(
-        &path(name),
-        &version(life, counter),
-        &NONE,
-        &content(value.as_bytes()),
-    )
+    encode_record(&path(name), &version(life, counter), &NONE, &content(value.as_bytes()))
 }
 
 fn history(name: &str, life: u8, counter: u64) -> Zeroizing<Vec<u8>> {
@@ -135,22 +115,13 @@ fn ids(objects: &Objects) -> Vec<u8> {
 #[test]
 fn a_record_leaves_its_page_by_a_put_and_the_others_stay() {
     let bench = Bench::new("leave");
-    bench.plant(
-        1,
-        1,
-        &[],
-        &vec![record("a", 1, 1), record("b", 2, 1), record("c", 3, 1)],
-    );
+    bench.plant(1, 1, &[], &vec![record("a", 1, 1), record("b", 2, 1), record("c", 3, 1)]);
     let mut store = bench.open();
     assert_eq!(value(&mut store, "b").as_deref(), Some("b.1"));
     let outcome = store.put(&put("b", b"new")).unwrap();
     assert!(outcome.written);
     for (name, expected) in [("a", "a.1"), ("b", "new"), ("c", "c.1")] {
-        assert_eq!(
-            value(&mut bench.open(), name).as_deref(),
-            Some(expected),
-            "{name}"
-        );
+        assert_eq!(value(&mut bench.open(), name).as_deref(), Some(expected), "{name}");
     }
     let mut store = bench.open();
     assert_eq!((store.objects.len(), store.pending()), (2, 0));
@@ -185,21 +156,12 @@ fn a_replaced_page_is_never_read_again() {
 #[test]
 fn history_is_kept_listed_and_dies_with_its_life() {
     let bench = Bench::new("history");
-    bench.plant(
-        1,
-        1,
-        &[],
-        &vec![history("a", 1, 1), history("a", 1, 2), history("b", 2, 1)],
-    );
+    bench.plant(1, 1, &[], &vec![history("a", 1, 1), history("a", 1, 2), history("b", 2, 1)]);
     bench.plant(2, 2, &[], &vec![record("a", 1, 3)]);
     let mut store = bench.open();
     assert_eq!(value(&mut store, "a").as_deref(), Some("a.3"));
     let entry = &store.index().entries()[&path("a")];
-    let counters: Vec<u64> = entry
-        .history
-        .iter()
-        .map(|head| head.revision.version.counter)
-        .collect();
+    let counters: Vec<u64> = entry.history.iter().map(|head| head.revision.version.counter).collect();
     assert_eq!(counters, [2, 1]);
     // A value that is only history is not the record's value.
     assert_eq!(value(&mut store, "b"), None);
@@ -265,10 +227,7 @@ fn chunks_that_are_not_what_their_head_says_are_damage_of_that_record_alone() {
     bench.plant(3, 3, &[], &vec![encode_head(&head)]);
     let mut store = bench.open();
     assert!(store.get(&path("big")).unwrap().is_unknown());
-    assert!(matches!(
-        store.put(&put("big", b"x")),
-        Err(StoreError::Damaged { .. })
-    ));
+    assert!(matches!(store.put(&put("big", b"x")), Err(StoreError::Damaged { .. })));
     assert_eq!(value(&mut store, "a").as_deref(), Some("a.1"));
     assert_eq!(value(&mut store, "never"), None);
     assert_eq!(store.index().damaged()[0].path, Some(path("big")));
@@ -308,18 +267,12 @@ fn heads_that_diverged_in_one_page_are_all_kept() {
     let other_life = record("a", 2, 1);
     bench.plant(1, 1, &[], &vec![one(b"left"), one(b"right"), other_life]);
     let mut store = bench.open();
-    let Presence::Present(heads) = store.heads(&path("a")).unwrap() else {
-        panic!("a is there")
-    };
-    let mut values: Vec<Vec<u8>> = heads
-        .iter()
-        .map(|record| record.content.data.get("k").unwrap().expose().to_vec())
-        .collect();
+    let Presence::Present(heads) = store.heads(&path("a")).unwrap() else { panic!("a is there") };
+    let mut values: Vec<Vec<u8>> =
+        heads.iter().map(|record| record.content.data.get("k").unwrap().expose().to_vec()).collect();
     values.sort();
     assert_eq!(values, [b"a.1".to_vec(), b"left".to_vec(), b"right".to_vec()]);
-    store
-        .delete(&path("a"), Expect::Stamp(version(1, 1).stamp()))
-        .unwrap();
+    store.delete(&path("a"), Expect::Stamp(version(1, 1).stamp())).unwrap();
     assert_eq!(value(&mut store, "a").as_deref(), Some("a.1"));
 }
 

@@ -32,11 +32,7 @@ impl<T: Token> Store<T> {
             self.reap()?;
         }
         let now = self.options.clock.now();
-        Ok(self
-            .garbage
-            .values()
-            .min()
-            .map(|due| due.saturating_duration_since(now)))
+        Ok(self.garbage.values().min().map(|due| due.saturating_duration_since(now)))
     }
 
     /// Refuses, before anything is changed, what would not fit; waits for superseded objects to settle if their room
@@ -44,11 +40,7 @@ impl<T: Token> Store<T> {
     pub(super) fn make_room(&mut self, needed: usize, freed: usize, room: Room) -> Result<(), StoreError> {
         let limits = self.token.limits();
         let total = self.index.counts.total();
-        let full = |limit: usize| StoreError::TokenFull {
-            objects: total,
-            needed,
-            limit,
-        };
+        let full = |limit: usize| StoreError::TokenFull { objects: total, needed, limit };
         let settled = total.saturating_sub(self.garbage.len());
         if let (Some(limit), Room::AtRest) = (limits.objects_at_rest, room)
             && settled + needed > limit + freed
@@ -82,15 +74,9 @@ impl<T: Token> Store<T> {
         replaces: &[ObjectId],
         entries: &[Zeroizing<Vec<u8>>],
     ) -> Result<(), StoreError> {
-        let highest = self
-            .objects
-            .values()
-            .map(|known| known.generation)
-            .max()
-            .unwrap_or(0);
-        let generation = highest
-            .checked_add(1)
-            .ok_or(StoreError::Invalid("the token's generations are used up"))?;
+        let highest = self.objects.values().map(|known| known.generation).max().unwrap_or(0);
+        let generation =
+            highest.checked_add(1).ok_or(StoreError::Invalid("the token's generations are used up"))?;
         let nonce = self.options.random()?;
         let value = format::seal(&self.keys, id, generation, nonce, replaces, entries)?;
         let created = self.token.create(&id.label(), Visibility::Private, &value);

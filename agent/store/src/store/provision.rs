@@ -31,20 +31,14 @@ impl<T: Token> Store<T> {
                 keys
             }
             Some(keys) => {
-                return Err(StoreError::NotBlank(format!(
-                    "a store for {} was begun on it",
-                    keys.token_id
-                )));
+                return Err(StoreError::NotBlank(format!("a store for {} was begun on it", keys.token_id)));
             }
             None => {
                 remove_copies(token, &listing)?;
                 make_keys(token, token_id, options)?
             }
         };
-        let identity = StoreIdentity {
-            token_id: keys.token_id,
-            fingerprint: keys.fingerprint,
-        };
+        let identity = StoreIdentity { token_id: keys.token_id, fingerprint: keys.fingerprint };
         // The identity only when the flash has the keys: a token that says it is ours has them.
         options.clock.sleep(token.limits().settle);
         let listing = token.list()?;
@@ -55,12 +49,7 @@ impl<T: Token> Store<T> {
         if !good || copies.damage != [None, None] {
             return Err(StoreError::ReadBack);
         }
-        write(
-            token,
-            IDENTITY_LABEL,
-            Visibility::Public,
-            &format::encode_identity(identity.token_id),
-        )?;
+        write(token, IDENTITY_LABEL, Visibility::Public, &format::encode_identity(identity.token_id))?;
         options.clock.sleep(token.limits().settle);
         Ok(identity)
     }
@@ -76,9 +65,7 @@ fn blank<T: Token>(token: &mut T, listing: &TokenListing) -> Result<(), StoreErr
     let other = listing.data.iter().find(|object| {
         object.label.starts_with(format::PREFIX) && !KEY_LABELS.contains(&object.label.as_str())
     });
-    other.map_or(Ok(()), |object| {
-        Err(StoreError::NotBlank(format!("object {}", object.label)))
-    })
+    other.map_or(Ok(()), |object| Err(StoreError::NotBlank(format!("object {}", object.label))))
 }
 
 fn make_keys<T: Token>(
@@ -156,9 +143,5 @@ fn write<T: Token>(
     value: &[u8],
 ) -> Result<(), StoreError> {
     let handle = token.create(label, visibility, value)?;
-    if token.read(handle)?.as_slice() == value {
-        Ok(())
-    } else {
-        Err(StoreError::ReadBack)
-    }
+    if token.read(handle)?.as_slice() == value { Ok(()) } else { Err(StoreError::ReadBack) }
 }

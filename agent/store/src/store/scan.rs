@@ -32,12 +32,8 @@ impl<T: Token> Store<T> {
         self.usable()?;
         let before = self.index.clone();
         self.scan()?;
-        let mut paths: Vec<RecordPath> = before
-            .entries
-            .keys()
-            .chain(self.index.entries.keys())
-            .cloned()
-            .collect();
+        let mut paths: Vec<RecordPath> =
+            before.entries.keys().chain(self.index.entries.keys()).cloned().collect();
         paths.sort();
         paths.dedup();
         let moved = before.hides_records() != self.index.hides_records();
@@ -59,8 +55,7 @@ impl<T: Token> Store<T> {
     /// Before a write: looks at the token again, and tries once more what could not be read.
     pub(super) fn rescan(&mut self) -> Result<(), StoreError> {
         let unusable = self.unusable.len();
-        self.unusable
-            .retain(|_, (_, damage)| !matches!(damage, Damage::Unreadable(_)));
+        self.unusable.retain(|_, (_, damage)| !matches!(damage, Damage::Unreadable(_)));
         self.stale |= unusable != self.unusable.len();
         self.scan()
     }
@@ -77,11 +72,8 @@ impl<T: Token> Store<T> {
             for object in listing.data {
                 ours.add(object.label, object.handle);
             }
-            self.stale |= self.index.counts
-                != ObjectCounts {
-                    pending: self.index.counts.pending,
-                    ..ours.counts
-                };
+            self.stale |=
+                self.index.counts != ObjectCounts { pending: self.index.counts.pending, ..ours.counts };
             self.index.counts = ours.counts;
             let last = round == RELISTS;
             if !self.take_in(&ours, last)? {
@@ -98,11 +90,8 @@ impl<T: Token> Store<T> {
     /// error may end this half way.
     fn take_in(&mut self, ours: &Ours, last: bool) -> Result<bool, StoreError> {
         let (known, unusable) = (self.objects.len(), self.unusable.len());
-        self.objects.retain(|id, known| {
-            ours.sealed
-                .get(id)
-                .is_some_and(|handles| *handles == [known.handle])
-        });
+        self.objects
+            .retain(|id, known| ours.sealed.get(id).is_some_and(|handles| *handles == [known.handle]));
         self.unusable.retain(|label, (tried, _)| {
             let there = ours.strange.get(label).or_else(|| {
                 let id = ObjectId::from_label(label)?;
@@ -114,8 +103,7 @@ impl<T: Token> Store<T> {
         let mut vanished = false;
         for (label, handles) in &ours.strange {
             self.stale |= !self.unusable.contains_key(label);
-            self.unusable
-                .insert(label.clone(), (handles.clone(), Damage::Name));
+            self.unusable.insert(label.clone(), (handles.clone(), Damage::Name));
         }
         for (id, handles) in &ours.sealed {
             let label = id.label();
@@ -179,13 +167,7 @@ impl<T: Token> Store<T> {
 
     fn keep_part(&mut self, body: ChunkBody) -> BodyItem {
         self.parts.insert((body.set, body.index), body.part);
-        BodyItem {
-            path: body.path,
-            stamp: body.stamp,
-            set: body.set,
-            index: body.index,
-            chunks: body.chunks,
-        }
+        BodyItem { path: body.path, stamp: body.stamp, set: body.set, index: body.index, chunks: body.chunks }
     }
 
     /// Takes in an object that this store has just written and read back.
@@ -259,10 +241,9 @@ impl<T: Token> Store<T> {
             let ids: Vec<ObjectId> = bodies.iter().map(|(_, id)| *id).collect();
             let record = if whole { self.join(&head, &ids)? } else { None };
             let assembly = match record {
-                Some(record) => Assembly::Whole {
-                    head: Arc::new(summary(&record, object, true)),
-                    parts: ids,
-                },
+                Some(record) => {
+                    Assembly::Whole { head: Arc::new(summary(&record, object, true)), parts: ids }
+                }
                 None => Assembly::Broken,
             };
             self.assemblies.insert(head.set, assembly);
@@ -370,10 +351,7 @@ pub(super) fn summary(record: &RecordEntry, object: ObjectId, chunked: bool) -> 
             origin: record.origin.clone(),
         },
         size: data.size(),
-        keys: data
-            .iter()
-            .map(|(key, value)| (key.clone(), KeyDigest::of(life, key, value)))
-            .collect(),
+        keys: data.iter().map(|(key, value)| (key.clone(), KeyDigest::of(life, key, value))).collect(),
         place: Place { object, chunked },
     }
 }

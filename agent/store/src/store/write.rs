@@ -26,24 +26,23 @@ impl<T: Token> Store<T> {
         if let Some(current) = found.as_ref().and_then(|entry| already(entry, request)) {
             let revision = current.revision.clone();
             self.tidy();
-            return Ok(PutOutcome {
-                revision,
-                written: false,
-            });
+            return Ok(PutOutcome { revision, written: false });
         }
-        let incomplete = self
-            .index
-            .entries
-            .get(&request.path)
-            .is_some_and(|entry| entry.incomplete);
-        let writer = self.keys.token_id.writer();
+        let incomplete = self.index.entries.get(&request.path).is_some_and(|entry| entry.incomplete);
+        let writer = self.keys.token_id.writer(self.options.random()?);
         let (version, origin) = match &found {
             None => {
                 if let Expect::Stamp(_) = request.expect {
                     return Err(mismatch(&request.path, None));
                 }
-                let life = Incarnation::from_bytes(self.options.random()?);
-                (Version::first(life, writer), request.origin.into())
+                let version = match request.parents.split_first() {
+                    Some((lost, others)) if !self.index.buried(&request.path, lost.incarnation) => {
+                        lost.next(writer, others, true)
+                    }
+                    _ => Version::first(Incarnation::from_bytes(self.options.random()?), writer),
+                };
+                let origin = origin(&request.origin, &version, None);
+                (version, origin)
             }
             Some(entry) => {
                 let current = expected(entry, request)?;
@@ -51,7 +50,8 @@ impl<T: Token> Store<T> {
                 let begin =
                     request.begin_epoch || entry.heads.len() > 1 || incomplete || self.index.hides_records();
                 let version = current.revision.version.next(writer, &request.parents, begin);
-                (version, origin(request.origin, current))
+                let origin = origin(&request.origin, &version, Some(current));
+                (version, origin)
             }
         };
         self.write(&request.path, version, origin, &request.content, found.as_ref())
@@ -59,11 +59,7 @@ impl<T: Token> Store<T> {
 
     /// Writes a version of another token as it is, for mirrors: only where this token has nothing, or an ancestor.
     pub fn replicate(&mut self, replica: &Replica) -> Result<PutOutcome, StoreError> {
-        let Replica {
-            path,
-            revision,
-            content,
-        } = replica;
+        let Replica { path, revision, content } = replica;
         let life = revision.version.incarnation;
         if Digest::of(path, life, content) != revision.digest {
             return Err(StoreError::Invalid("the content is not what its digest says"));
@@ -80,10 +76,7 @@ impl<T: Token> Store<T> {
         let _lock = self.lock()?;
         self.rescan()?;
         let found = self.known(path)?;
-        let tombstone = self
-            .index
-            .tombstones()
-            .find(|tomb| tomb.path == *path && tomb.incarnation == life);
+        let tombstone = self.index.tombstones().find(|tomb| tomb.path == *path && tomb.incarnation == life);
         if let Some(tombstone) = tombstone {
             return Err(StoreError::Deleted(Box::new(tombstone.clone())));
         }
@@ -94,10 +87,7 @@ impl<T: Token> Store<T> {
                 Relation::Equal => {
                     let revision = head.revision.clone();
                     self.tidy();
-                    return Ok(PutOutcome {
-                        revision,
-                        written: false,
-                    });
+                    return Ok(PutOutcome { revision, written: false });
                 }
                 Relation::Behind | Relation::OtherLife => return Err(mismatch(path, found.as_ref())),
                 Relation::Diverged => {
@@ -105,13 +95,7 @@ impl<T: Token> Store<T> {
                 }
             }
         }
-        self.write(
-            path,
-            revision.version.clone(),
-            revision.origin.clone(),
-            content,
-            found.as_ref(),
-        )
+        self.write(path, revision.version.clone(), revision.origin.clone(), content, found.as_ref())
     }
 
     fn write(
@@ -128,11 +112,7 @@ impl<T: Token> Store<T> {
         let own = format::encode_record(path, &version, &origin, content);
         let freed = old.map_or(0, |entry| self.objects_of(entry));
         let room = |needed: usize| {
-            if old.is_some() && (needed == 1 || needed <= freed) {
-                Room::Passing
-            } else {
-                Room::AtRest
-            }
+            if old.is_some() && (needed == 1 || needed <= freed) { Room::Passing } else { Room::AtRest }
         };
         let written = if own.len() + SEALED_OVERHEAD <= limit {
             self.make_room(1, freed, room(1))?;
@@ -143,9 +123,7 @@ impl<T: Token> Store<T> {
             let tail = format::encode_tail(&version, &origin, content);
             let part = limit.saturating_sub(SEALED_OVERHEAD + format::body_overhead(path, &stamp));
             if part == 0 {
-                return Err(StoreError::Invalid(
-                    "the token's objects are too small for a chunk",
-                ));
+                return Err(StoreError::Invalid("the token's objects are too small for a chunk"));
             }
             let chunks = tail.len().div_ceil(part);
             self.make_room(chunks + 1, freed, room(chunks + 1))?;
@@ -168,14 +146,7 @@ impl<T: Token> Store<T> {
         }
         self.reindex()?;
         self.tidy();
-        Ok(PutOutcome {
-            revision: Revision {
-                version,
-                digest,
-                origin,
-            },
-            written: true,
-        })
+        Ok(PutOutcome { revision: Revision { version, digest, origin }, written: true })
     }
 
     /// The chunks first; the head last, since with it the version is there.
@@ -224,10 +195,7 @@ fn check_size(content: &Content) -> Result<(), StoreError> {
         + metadata.description.len()
         + pairs.map(|(name, value)| name.len() + value.len()).sum::<usize>();
     if size > MAX_RECORD {
-        return Err(StoreError::ValueTooLarge {
-            size,
-            max: MAX_RECORD,
-        });
+        return Err(StoreError::ValueTooLarge { size, max: MAX_RECORD });
     }
     Ok(())
 }
@@ -265,17 +233,18 @@ fn expected<'a>(entry: &'a Entry, request: &PutRequest) -> Result<&'a Head, Stor
 }
 
 /// What a put's origin becomes, with the memory of what last came from the Secret.
-fn origin(origin: PutOrigin, current: &Head) -> Origin {
-    match (origin, &current.revision.origin) {
-        (PutOrigin::Secret, _) => Origin::Secret,
-        (PutOrigin::Token, Origin::Secret) => Origin::Token {
-            mark: Some(SecretMark {
-                stamp: current.revision.version.stamp(),
-                keys: current.keys.clone(),
-            }),
-        },
-        (PutOrigin::Token, Origin::Token { mark }) => Origin::Token { mark: mark.clone() },
-    }
+fn origin(origin: &PutOrigin, version: &Version, current: Option<&Head>) -> Origin {
+    let mark = match origin {
+        PutOrigin::Secret => return Origin::Secret,
+        PutOrigin::Merged(keys) => Some(SecretMark { stamp: version.stamp(), keys: keys.clone() }),
+        PutOrigin::Token => current.and_then(|current| match &current.revision.origin {
+            Origin::Secret => {
+                Some(SecretMark { stamp: current.revision.version.stamp(), keys: current.keys.clone() })
+            }
+            Origin::Token { mark } => mark.clone(),
+        }),
+    };
+    Origin::Token { mark }
 }
 
 fn mismatch(path: &RecordPath, entry: Option<&Entry>) -> StoreError {
@@ -287,8 +256,5 @@ fn mismatch(path: &RecordPath, entry: Option<&Entry>) -> StoreError {
 }
 
 pub(super) fn diverged(path: &RecordPath, heads: Vec<Revision>) -> StoreError {
-    StoreError::Diverged {
-        path: path.clone(),
-        heads,
-    }
+    StoreError::Diverged { path: path.clone(), heads }
 }

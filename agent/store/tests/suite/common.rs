@@ -27,14 +27,9 @@ pub fn path(text: &str) -> RecordPath {
 }
 
 pub fn content(pairs: &[(&str, &[u8])]) -> Content {
-    let data: Payload = pairs
-        .iter()
-        .map(|(key, value)| (Key::new(*key).unwrap(), Value::new(value.to_vec())))
-        .collect();
-    Content {
-        data,
-        metadata: Metadata::default(),
-    }
+    let data: Payload =
+        pairs.iter().map(|(key, value)| (Key::new(*key).unwrap(), Value::new(value.to_vec()))).collect();
+    Content { data, metadata: Metadata::default() }
 }
 
 pub fn put(name: &str, pairs: &[(&str, &[u8])]) -> PutRequest {
@@ -71,9 +66,7 @@ pub fn values(store: &mut MemoryStore, name: &str) -> Option<Values> {
     match store.get(&path(name)).unwrap() {
         Presence::Present(record) => {
             let data = &record.content.data;
-            let pairs = data
-                .iter()
-                .map(|(key, value)| (key.as_str().to_owned(), value.expose().to_vec()));
+            let pairs = data.iter().map(|(key, value)| (key.as_str().to_owned(), value.expose().to_vec()));
             Some(pairs.collect())
         }
         Presence::Absent => None,
@@ -90,9 +83,7 @@ pub fn one(key: &str, value: &[u8]) -> Option<Values> {
 /// Labels of the sealed objects on the token.
 pub fn sealed(world: &World) -> Vec<String> {
     let labels = world.objects().into_iter().map(|(label, _)| label);
-    labels
-        .filter(|label| label.starts_with("hsm.j5t.io/o/"))
-        .collect()
+    labels.filter(|label| label.starts_with("hsm.j5t.io/o/")).collect()
 }
 
 /// Bytes that look like nothing else and are the same each time.

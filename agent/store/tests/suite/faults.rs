@@ -30,20 +30,14 @@ struct Case {
 }
 
 fn bystanders() -> Vec<(&'static str, Vec<u8>)> {
-    vec![
-        ("secrets/a/db-prod", noise(40, 1)),
-        ("secrets/a/d", noise(2_000, 2)),
-        ("secrets/a/db/x", vec![]),
-    ]
+    vec![("secrets/a/db-prod", noise(40, 1)), ("secrets/a/d", noise(2_000, 2)), ("secrets/a/db/x", vec![])]
 }
 
 /// Every subset of few writes; of many, what is lost at an end or alone.
 fn losses(writes: usize) -> Vec<Vec<bool>> {
     if writes <= 4 {
         let all = 1usize << writes;
-        return (0..all)
-            .map(|mask| (0..writes).map(|bit| mask >> bit & 1 == 1).collect())
-            .collect();
+        return (0..all).map(|mask| (0..writes).map(|bit| mask >> bit & 1 == 1).collect()).collect();
     }
     let mut kept: Vec<Vec<bool>> = Vec::new();
     for cut in 0..=writes {
@@ -94,19 +88,14 @@ fn check(case: &Case, world: &World, accepted: bool, what: &str) {
     assert!(store.index().damaged().is_empty(), "{what}");
     check_bystanders(&mut store);
     let found = values(&mut store, SUBJECT);
-    assert!(
-        found == case.new || (found == case.old && !accepted),
-        "{what}: neither old nor new"
-    );
+    assert!(found == case.new || (found == case.old && !accepted), "{what}: neither old nor new");
     settle_next(world, &mut store, what);
 }
 
 /// The next write works, and when it has settled nothing is left over.
 fn settle_next(world: &World, store: &mut MemoryStore, what: &str) {
     let next = noise(77, 77);
-    store
-        .put(&put(SUBJECT, &[("next", &next)]))
-        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    store.put(&put(SUBJECT, &[("next", &next)])).unwrap_or_else(|error| panic!("{what}: {error}"));
     world.clock().sleep(SETTLE);
     store.settle().unwrap();
     assert_eq!(store.pending(), 0, "{what}");
@@ -140,12 +129,7 @@ fn enumerate(case: &Case) -> usize {
                 for settle in [false, true] {
                     let world = base.fork();
                     let mut store = open(&world);
-                    world.script(Fault {
-                        function: None,
-                        number,
-                        when,
-                        kind,
-                    });
+                    world.script(Fault { function: None, number, when, kind });
                     let outcome = run(case, &world, &mut store, settle);
                     let what = format!("call {number} of {calls}, {when:?}, {kind:?}, {settle}, {outcome:?}");
                     let all = kind == FaultKind::Crash;
@@ -170,21 +154,12 @@ fn aftermath(
     check(case, &world.fork(), accepted, &format!("{what}, same flash"));
     // Every subset where the session crashed; else all of it, which is the most that can go.
     let unflushed = world.unflushed();
-    let kept = if all {
-        losses(unflushed)
-    } else {
-        vec![vec![false; unflushed]]
-    };
+    let kept = if all { losses(unflushed) } else { vec![vec![false; unflushed]] };
     for keep in kept {
         let world = world.fork();
         world.power_loss(|write| keep[write]);
         // What was answered and has settled is there for good.
-        check(
-            case,
-            &world,
-            accepted && settled,
-            &format!("{what}, kept {keep:?}"),
-        );
+        check(case, &world, accepted && settled, &format!("{what}, kept {keep:?}"));
         worlds += 1;
     }
     world.clear_script();
@@ -203,13 +178,7 @@ fn both(
     new: &Option<Values>,
 ) {
     for limits in [Limits::SC_HSM, Limits::SOFTWARE] {
-        let case = Case {
-            limits,
-            setup,
-            operation,
-            old: old.clone(),
-            new: new.clone(),
-        };
+        let case = Case { limits, setup, operation, old: old.clone(), new: new.clone() };
         let worlds = enumerate(&case);
         assert!(worlds > 100, "{worlds}");
     }
@@ -236,12 +205,7 @@ fn a_small_record_replaced() {
 
 #[test]
 fn a_new_record_in_chunks() {
-    both(
-        |_| {},
-        |store| write(store, &noise(5_000, 5)),
-        &None,
-        &one("k", &noise(5_000, 5)),
-    );
+    both(|_| {}, |store| write(store, &noise(5_000, 5)), &None, &one("k", &noise(5_000, 5)));
 }
 
 #[test]
@@ -299,12 +263,7 @@ fn formatting() {
                 for kind in KINDS {
                     let world = base.fork();
                     let mut token = world.connect();
-                    world.script(Fault {
-                        function: None,
-                        number,
-                        when,
-                        kind,
-                    });
+                    world.script(Fault { function: None, number, when, kind });
                     let outcome = Store::format(&mut token, Some(id), &mut world.options(lock_file()));
                     for keep in losses(world.unflushed()) {
                         let world = world.fork();

@@ -41,14 +41,7 @@ fn at_the_limit_new_records_are_refused_and_the_rest_goes_on() {
     }
     let before = world.objects();
     let full = store.put(&put("r/new", &[("k", b"v")])).unwrap_err();
-    assert_eq!(
-        full,
-        StoreError::TokenFull {
-            objects: 116,
-            needed: 1,
-            limit: 116
-        }
-    );
+    assert_eq!(full, StoreError::TokenFull { objects: 116, needed: 1, limit: 116 });
     assert_eq!(full.remedy(), Remedy::Space);
     let grown = store.put(&put("r/1", &[("k", &noise(9_000, 1))])).unwrap_err();
     assert!(matches!(grown, StoreError::TokenFull { .. }));

@@ -69,25 +69,12 @@ fn scenario_4_values_come_back_byte_for_byte() {
         assert!(store.put(&request).unwrap().written);
         assert!(!store.put(&request).unwrap().written);
     }
-    store
-        .put(&put(
-            "keys",
-            &[("tls.crt", b""), (".dockerconfigjson", b"x"), ("data", b"")],
-        ))
-        .unwrap();
+    store.put(&put("keys", &[("tls.crt", b""), (".dockerconfigjson", b"x"), ("data", b"")])).unwrap();
     store.put(&put("nothing", &[])).unwrap();
     let mut described = put("described", &[("k", b"v")]);
     described.content.metadata.description = "Größe".into();
-    described
-        .content
-        .metadata
-        .labels
-        .insert("team".into(), "a".into());
-    described
-        .content
-        .metadata
-        .attributes
-        .insert("format".into(), String::new());
+    described.content.metadata.labels.insert("team".into(), "a".into());
+    described.content.metadata.attributes.insert("format".into(), String::new());
     store.put(&described).unwrap();
     for (_, value) in world.objects() {
         assert!(value.len() <= Limits::SOFTWARE.object_size);
@@ -95,16 +82,8 @@ fn scenario_4_values_come_back_byte_for_byte() {
     let mut store = open(&world);
     for (number, value) in cases.iter().enumerate() {
         let name = format!("v/{number}");
-        assert_eq!(
-            values(&mut store, &name),
-            one("tls.crt", value),
-            "{} bytes",
-            value.len()
-        );
-        assert_eq!(
-            store.index().entries()[&path(&name)].heads[0].size,
-            7 + value.len()
-        );
+        assert_eq!(values(&mut store, &name), one("tls.crt", value), "{} bytes", value.len());
+        assert_eq!(store.index().entries()[&path(&name)].heads[0].size, 7 + value.len());
     }
     assert_eq!(values(&mut store, "keys").unwrap().len(), 3);
     assert_eq!(values(&mut store, "nothing"), Some(vec![]));
@@ -112,9 +91,7 @@ fn scenario_4_values_come_back_byte_for_byte() {
         panic!("described is there")
     };
     assert_eq!(record.content.metadata, described.content.metadata);
-    let large = store
-        .put(&put("large", &[("k", &noise(MAX_RECORD, 0))]))
-        .unwrap_err();
+    let large = store.put(&put("large", &[("k", &noise(MAX_RECORD, 0))])).unwrap_err();
     assert!(matches!(large, StoreError::ValueTooLarge { max: MAX_RECORD, .. }));
     assert_eq!(large.remedy(), Remedy::Request);
 }
@@ -141,9 +118,7 @@ fn scenario_7_nothing_is_on_the_token_in_clear() {
     let canary = b"CANARY-5f1b";
     let big = canary.repeat(1000);
     for value in [canary.to_vec(), big, canary.repeat(3)] {
-        store
-            .put(&put("ns/CANARY-5f1b", &[("CANARY-5f1b", &value)]))
-            .unwrap();
+        store.put(&put("ns/CANARY-5f1b", &[("CANARY-5f1b", &value)])).unwrap();
         world.clock().sleep(Duration::from_secs(2));
         store.settle().unwrap();
     }
@@ -206,32 +181,15 @@ fn the_expected_version_is_checked_and_the_same_call_again_answers_the_same() {
     let current = Some(Box::new(written.clone()));
     assert_eq!(
         store.put(&late),
-        Err(StoreError::VersionMismatch {
-            path: path("a"),
-            current: current.clone()
-        })
+        Err(StoreError::VersionMismatch { path: path("a"), current: current.clone() })
     );
     late.expect = Expect::Absent;
-    assert_eq!(
-        store.put(&late),
-        Err(StoreError::VersionMismatch {
-            path: path("a"),
-            current
-        })
-    );
-    let stale = store
-        .delete(&path("a"), Expect::Stamp(first.version.stamp()))
-        .unwrap_err();
+    assert_eq!(store.put(&late), Err(StoreError::VersionMismatch { path: path("a"), current }));
+    let stale = store.delete(&path("a"), Expect::Stamp(first.version.stamp())).unwrap_err();
     assert_eq!(stale.remedy(), Remedy::ReadAgain);
     late.path = path("b");
     late.expect = Expect::Stamp(first.version.stamp());
-    assert_eq!(
-        store.put(&late),
-        Err(StoreError::VersionMismatch {
-            path: path("b"),
-            current: None
-        })
-    );
+    assert_eq!(store.put(&late), Err(StoreError::VersionMismatch { path: path("b"), current: None }));
 }
 
 #[test]
@@ -282,9 +240,7 @@ fn one_writer_at_a_time_and_a_bounded_wait() {
     let file = std::env::temp_dir().join(format!("hsm-store-lock-{}", std::process::id()));
     let clock = world.clock();
     let lock = WriterLock::acquire(&file, Duration::from_secs(1), &clock).unwrap();
-    let mut store = hsm_store::Store::open(world.connect(), world.options(&file))
-        .ok()
-        .unwrap();
+    let mut store = hsm_store::Store::open(world.connect(), world.options(&file)).ok().unwrap();
     let before = clock.now();
     let refused = store.put(&put("a", &[])).unwrap_err();
     assert_eq!(refused, StoreError::LockHeld(Duration::from_secs(10)));
@@ -301,30 +257,18 @@ fn three_hundred_secrets() {
     let world = formatted(Limits::SOFTWARE);
     let mut store = open(&world);
     for number in 0..300 {
-        store
-            .put(&put(&format!("secrets/ns/{number}"), &[("k", &noise(150, 7))]))
-            .unwrap();
+        store.put(&put(&format!("secrets/ns/{number}"), &[("k", &noise(150, 7))])).unwrap();
     }
     let mut store = open(&world);
     assert_eq!(store.index().entries().len(), 300);
     assert_eq!(values(&mut store, "secrets/ns/299"), one("k", &noise(150, 7)));
     for number in 0..300 {
-        store
-            .delete(&path(&format!("secrets/ns/{number}")), Expect::Any)
-            .unwrap();
+        store.delete(&path(&format!("secrets/ns/{number}")), Expect::Any).unwrap();
     }
     assert_eq!(store.index().tombstones().count(), 300);
-    assert!(
-        sealed(&world).len() <= 12,
-        "{} objects of tombstones",
-        sealed(&world).len()
-    );
+    assert!(sealed(&world).len() <= 12, "{} objects of tombstones", sealed(&world).len());
     let longest = format!("secrets/{}", "n".repeat(376));
-    let version: Version = store
-        .put(&put(&longest, &[("k", &noise(60_000, 1))]))
-        .unwrap()
-        .revision
-        .version;
+    let version: Version = store.put(&put(&longest, &[("k", &noise(60_000, 1))])).unwrap().revision.version;
     assert_eq!(version.to_string(), "1.1");
     assert_eq!(values(&mut open(&world), &longest), one("k", &noise(60_000, 1)));
 }

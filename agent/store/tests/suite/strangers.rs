@@ -23,10 +23,7 @@ fn a_is_hidden(store: &mut MemoryStore) {
     assert_eq!(store.index().damaged().len(), 1);
     for name in ["a", "never"] {
         assert!(store.get(&path(name)).unwrap().is_unknown(), "{name}");
-        assert!(matches!(
-            store.put(&put(name, &[("k", b"new")])),
-            Err(StoreError::Damaged { .. })
-        ));
+        assert!(matches!(store.put(&put(name, &[("k", b"new")])), Err(StoreError::Damaged { .. })));
         let refused = store.delete(&path(name), Expect::Any).unwrap_err();
         assert_eq!(refused.remedy(), Remedy::Person);
     }
@@ -143,20 +140,14 @@ fn scenario_6_a_stale_handle_is_noticed_and_destroys_nothing() {
         assert_eq!(values(&mut store, name), one("k", value), "{name}");
     }
     // b was edited apart, and nothing of it is lost.
-    let Presence::Present(heads) = store.heads(&path("b")).unwrap() else {
-        panic!("b is there")
-    };
+    let Presence::Present(heads) = store.heads(&path("b")).unwrap() else { panic!("b is there") };
     assert!(heads.len() == 2 || heads.len() == 1);
 }
 
 #[test]
 fn an_old_object_put_back_loses_to_the_newer_one() {
     let (world, labels) = three();
-    let old = world
-        .objects()
-        .into_iter()
-        .find(|(label, _)| *label == labels[0])
-        .unwrap();
+    let old = world.objects().into_iter().find(|(label, _)| *label == labels[0]).unwrap();
     let mut store = open(&world);
     store.put(&put("a", &[("k", b"new")])).unwrap();
     world.plant(&old.0, &old.1);
@@ -179,21 +170,14 @@ fn what_is_not_ours_is_counted_and_never_read_or_touched() {
     let before = world.objects();
     world.take_calls();
     let mut store = open(&world);
-    let reads = world
-        .take_calls()
-        .into_iter()
-        .filter(|call| *call == Call::Read)
-        .count();
+    let reads = world.take_calls().into_iter().filter(|call| *call == Call::Read).count();
     assert_eq!(reads, 6);
     assert_eq!(store.index().counts().foreign, 4);
     for name in ["a", "b", "c"] {
         store.delete(&path(name), Expect::Any).unwrap();
     }
     let theirs = |objects: Vec<(String, Vec<u8>)>| -> Vec<_> {
-        objects
-            .into_iter()
-            .filter(|(_, value)| value == b"theirs")
-            .collect()
+        objects.into_iter().filter(|(_, value)| value == b"theirs").collect()
     };
     assert_eq!(theirs(world.objects()), theirs(before));
 }
@@ -285,10 +269,7 @@ fn a_token_that_lost_objects_lost_records_and_deleted_none() {
     let (world, labels) = three();
     let mut store = open(&world);
     store.put(&put("big", &[("k", &noise(9_000, 1))])).unwrap();
-    let chunks: Vec<String> = sealed(&world)
-        .into_iter()
-        .filter(|label| !labels.contains(label))
-        .collect();
+    let chunks: Vec<String> = sealed(&world).into_iter().filter(|label| !labels.contains(label)).collect();
     world.remove(&labels[0]);
     world.remove(&chunks[2]);
     let mut changed = store.refresh().unwrap();

@@ -51,16 +51,8 @@ fn a_tombstone_is_forgotten_only_when_no_copy_is_left() {
     }
     let tombstones: Vec<Tombstone> = store.index().tombstones().cloned().collect();
     for tombstone in &tombstones {
-        assert!(
-            store
-                .forget_tombstone(&tombstone.path, tombstone.incarnation)
-                .unwrap()
-        );
-        assert!(
-            !store
-                .forget_tombstone(&tombstone.path, tombstone.incarnation)
-                .unwrap()
-        );
+        assert!(store.forget_tombstone(&tombstone.path, tombstone.incarnation).unwrap());
+        assert!(!store.forget_tombstone(&tombstone.path, tombstone.incarnation).unwrap());
         // Whatever the flash loses now, the deleted record does not come back.
         let lossy = world.fork();
         lossy.power_loss(|_| false);
@@ -82,18 +74,11 @@ fn many_lives_are_buried_at_once() {
     let tombstones: Vec<Tombstone> = (0..100u8)
         .map(|number| {
             let incarnation = Incarnation::from_bytes([number; 8]);
-            let epoch = EpochId {
-                number: 1,
-                writer: WriterId::from_bytes([1; 8]),
-            };
+            let epoch = EpochId { number: 1, writer: WriterId::from_bytes([1; 8]) };
             Tombstone {
                 path: path(&format!("secrets/ns/{number}")),
                 incarnation,
-                stamp: Stamp {
-                    incarnation,
-                    epoch,
-                    counter: 1,
-                },
+                stamp: Stamp { incarnation, epoch, counter: 1 },
             }
         })
         .collect();
