@@ -71,9 +71,7 @@ impl Actor {
     /// Changes the PIN of the open token. The file still has the old one, so the new one is kept for later epochs.
     pub(super) fn change_pin(&mut self, store: &mut Opened, old: &Pin, new: &Pin) -> Result<(), OpError> {
         let info = self.status.info.clone().unwrap_or_default();
-        with_pin(&self.config.chosen, &info, store.token(), |worker| {
-            worker.change_pin(old, new)
-        })?;
+        with_pin(&self.config.chosen, &info, store.token(), |worker| worker.change_pin(old, new))?;
         self.pin.give(new.duplicate());
         Ok(())
     }

@@ -168,10 +168,8 @@ impl Actor {
         let result = if software {
             // Under the writers' lock, so that no object goes away while it is listed. A writer that is at work now is
             // seen by the next poll.
-            let lock = lock_path(
-                &self.config.chosen.runtime_dir,
-                &self.status.info.clone().unwrap_or_default(),
-            );
+            let lock =
+                lock_path(&self.config.chosen.runtime_dir, &self.status.info.clone().unwrap_or_default());
             match WriterLock::acquire(&lock, self.config.poll, &SystemClock) {
                 Ok(_held) => store.refresh().map(drop),
                 Err(StoreError::LockHeld(_)) => return Ok(()),

@@ -95,10 +95,7 @@ fn write(
         let request = plan(path, heads, given, args.replace, stamp)?;
         if args.dry_run {
             let keys: Vec<&str> = request.content.data.iter().map(|(k, _)| k.as_str()).collect();
-            say(&format!(
-                "{path} would have the keys {} (dry run)",
-                keys.join(", ")
-            ));
+            say(&format!("{path} would have the keys {} (dry run)", keys.join(", ")));
             return Ok(None);
         }
         match store.put(&request) {

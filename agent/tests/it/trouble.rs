@@ -236,9 +236,5 @@ async fn people_and_agent_write_side_by_side_and_nothing_is_lost() {
     });
     let shown = node.ok(&["get", "shared", "-o", "json", "--show-values"]);
     assert_eq!(shown.matches("\"key-").count(), 8, "{shown}");
-    assert_eq!(
-        client.status().await.session_epoch,
-        before,
-        "the agent's session was not disturbed"
-    );
+    assert_eq!(client.status().await.session_epoch, before, "the agent's session was not disturbed");
 }
