@@ -6,7 +6,7 @@
 use hsm_api::Reason;
 use hsm_types::{Presence, Tombstone};
 
-use crate::base::BaseKeys;
+use crate::base::{BaseKeys, newest};
 use crate::merge::Side;
 use crate::model::{AdoptionPolicy, Base, ConflictPolicy, Input, Ownership, SecretView, SyncPolicy};
 use crate::plan::{Plan, PutSource, Step, failing};
@@ -52,6 +52,9 @@ pub(crate) fn plan(input: &Input, tombstones: &[Tombstone]) -> Plan {
         return Plan::read(Step::ReadSecret);
     }
     if secret.ownership == Ownership::Foreign {
+        if input.was_synced && !tombstones.is_empty() {
+            return undecided(input, secret);
+        }
         return put("brought the Secret's content to the token", None);
     }
     ours(input, secret, tombstones)
@@ -59,20 +62,18 @@ pub(crate) fn plan(input: &Input, tombstones: &[Tombstone]) -> Plan {
 
 /// Our Secret is there and the record is not.
 fn ours(input: &Input, secret: &SecretView, tombstones: &[Tombstone]) -> Plan {
-    let base = secret.base.as_ref().or(input.status_base.as_ref());
-    let untouched = base
-        .zip(secret.values.as_ref())
-        .map(|(b, values)| BaseKeys::Macs(b).same_content(values, None));
-    let dead = base.is_some_and(|b| tombstones.iter().any(|t| t.incarnation == b.version.incarnation));
-    match (base, dead) {
-        (Some(_), true) => deleted(input, secret, untouched == Some(true)),
+    let base = newest(input);
+    let untouched =
+        base.zip(secret.values.as_ref()).map(|(b, values)| BaseKeys::Macs(b).same_content(values, None));
+    let grave = base.and_then(|b| tombstones.iter().find(|t| t.incarnation == b.version.incarnation));
+    // Whoever deleted it from a copy that had lost the newest version did not know what the Secret has.
+    let knew = base.zip(grave).is_some_and(|(b, t)| t.stamp.knew(&b.version.stamp()));
+    match (base, grave.is_some()) {
+        (Some(_), true) => deleted(input, secret, untouched == Some(true) && knew),
         (Some(base), false)
             if input.wanted.sync_policy != SyncPolicy::FromToken || untouched == Some(true) =>
         {
-            put(
-                "the token had lost the record; healed it from the Secret",
-                Some(base),
-            )
+            put("the token had lost the record; healed it from the Secret", Some(base))
         }
         (None, _) if tombstones.is_empty() => {
             put("the token had lost the record; healed it from the Secret", None)
@@ -107,11 +108,9 @@ fn undecided(input: &Input, secret: &SecretView) -> Plan {
         ConflictPolicy::PreferSecret => Some(Side::Secret),
     });
     match preferred {
-        Some(Side::Token) => Plan::act(
-            Step::DeleteSecret,
-            Reason::ConflictResolved,
-            "the token decides: the Secret goes",
-        ),
+        Some(Side::Token) => {
+            Plan::act(Step::DeleteSecret, Reason::ConflictResolved, "the token decides: the Secret goes")
+        }
         Some(Side::Secret) => put("the Secret decides: the record is made anew", None),
         None => {
             let keys = secret.values.iter().flat_map(|v| v.keys().cloned()).collect();
@@ -124,11 +123,7 @@ fn undecided(input: &Input, secret: &SecretView) -> Plan {
 fn put(message: &str, base: Option<&Base>) -> Plan {
     let parents = base.map(|b| b.version.clone()).into_iter().collect();
     Plan::act(
-        Step::PutRecord {
-            expect: None,
-            source: PutSource::Secret,
-            parents,
-        },
+        Step::PutRecord { expect: None, source: PutSource::Secret, parents },
         Reason::SecretDrift,
         message,
     )
@@ -145,19 +140,11 @@ fn nothing_anywhere(input: &Input, tombstones: &[Tombstone]) -> Plan {
     if tombstones.is_empty() {
         not_found(input, "put it there with `hsm-agent token put`")
     } else {
-        not_found(
-            input,
-            "it was deleted there; put it again to bring the Secret back",
-        )
+        not_found(input, "it was deleted there; put it again to bring the Secret back")
     }
 }
 
 fn not_found(input: &Input, what_to_do: &str) -> Plan {
     let message = format!("the token has no record {}: {what_to_do}", input.wanted.path);
-    Plan::wait(Verdict::new(
-        failing(input),
-        ReadyStatus::False,
-        Reason::PathNotFound,
-        message,
-    ))
+    Plan::wait(Verdict::new(failing(input), ReadyStatus::False, Reason::PathNotFound, message))
 }

@@ -2,7 +2,7 @@
 
 use hsm_types::{Key, KeyDigest, Origin, Relation, Revision, Stamp, Version};
 
-use crate::model::{Base, Input, ValueDigests, Values};
+use crate::model::{Base, Copy, Input, ValueDigests, Values};
 
 /// What the token's copy is to the newest thing that was known to be equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(crate) struct Past<'a> {
 }
 
 /// Looks at the Secret's annotation, the status, and what the record says of itself.
-pub(crate) fn past<'a>(input: &'a Input, head: &'a Revision) -> Past<'a> {
+pub(crate) fn past<'a>(input: &'a Input, copy: &Copy, head: &'a Revision) -> Past<'a> {
     let annotation = input.secret.present().and_then(|s| s.base.as_ref());
     let bases: Vec<&Base> = annotation.into_iter().chain(input.status_base.as_ref()).collect();
     let relation = |base: &&Base| head.version.relation(&base.version);
@@ -59,17 +59,15 @@ pub(crate) fn past<'a>(input: &'a Input, head: &'a Revision) -> Past<'a> {
     }
     match &head.origin {
         Origin::Secret => usable.push((head.version.stamp(), BaseKeys::TokenContent)),
-        Origin::Token { mark: Some(mark) } if head.version.includes(&mark.stamp) => {
+        // A mark alone may be older than a base that was lost with annotation and status: it only adds to one of them.
+        Origin::Token { mark: Some(mark) } if !usable.is_empty() && head.version.includes(&mark.stamp) => {
             usable.push((mark.stamp, BaseKeys::Marks(&mark.keys)));
         }
         Origin::Token { .. } => {}
     }
     // Among ancestors of one version a higher epoch is newer, then a higher counter. Of equals the first is taken:
     // keyed digests before the token's content, which would have to be read.
-    let newest = usable
-        .into_iter()
-        .rev()
-        .max_by_key(|(stamp, _)| (stamp.epoch.number, stamp.counter));
+    let newest = usable.into_iter().rev().max_by_key(|(stamp, _)| (stamp.epoch.number, stamp.counter));
     let ahead: Vec<Version> = bases
         .iter()
         .filter(|b| matches!(relation(b), Relation::Behind | Relation::Diverged))
@@ -82,25 +80,56 @@ pub(crate) fn past<'a>(input: &'a Input, head: &'a Revision) -> Past<'a> {
     } else {
         Standing::Descends
     };
+    // What was last equal was another life of the record, and nothing says that it is over: no base holds.
+    let strange = |b: &&&Base| relation(b) == Relation::OtherLife && !buried(input, copy, b);
+    let newest = if bases.iter().any(|b| strange(&b)) { None } else { newest };
     let ground = match newest {
-        Some((stamp, keys)) => Some(Ground {
-            keys,
-            token_changed: stamp != head.version.stamp(),
+        // A mark is the Secret's content, which a merge took in: the record itself may already differ from it.
+        Some((stamp, keys)) => {
+            let token_changed = stamp != head.version.stamp() || matches!(keys, BaseKeys::Marks(_));
+            Some(Ground { keys, token_changed })
+        }
+        None => annotated(input).filter(|b| buried(input, copy, b)).map(|b| {
+            let keys = BaseKeys::Macs(b);
+            Ground { keys, token_changed: true }
         }),
-        // Of another life only the values still mean something: they are what both sides had then.
-        None => bases
-            .iter()
-            .find(|b| relation(b) == Relation::OtherLife)
-            .map(|b| Ground {
-                keys: BaseKeys::Macs(b),
-                token_changed: true,
-            }),
     };
-    Past {
-        ground,
-        standing,
-        parents: ahead,
-    }
+    Past { ground, standing, parents: ahead }
+}
+
+/// The newest base of the life in the Secret's annotation: the status may be ahead of it (an edit that went from the
+/// Secret to the token writes no annotation), but without it the status may be a whole life behind.
+fn annotated(input: &Input) -> Option<&Base> {
+    let annotation = input.secret.present()?.base.as_ref()?;
+    Some(newer(annotation, input.status_base.as_ref()))
+}
+
+/// The newest base that is known, of the annotation's life where there is an annotation.
+pub(crate) fn newest(input: &Input) -> Option<&Base> {
+    annotated(input).or(input.status_base.as_ref())
+}
+
+fn newer<'a>(annotation: &'a Base, status: Option<&'a Base>) -> &'a Base {
+    let place = |b: &Base| (b.version.epoch.number, b.version.counter);
+    status
+        .filter(|s| s.version.incarnation == annotation.version.incarnation && place(s) > place(annotation))
+        .unwrap_or(annotation)
+}
+
+/// Whether the record was deleted and made again on the token by people who knew what the Secret has: then this base,
+/// of the earlier life, holds what both sides had.
+///
+/// Without the tombstone the earlier life was lost, and what the new one lacks was not deleted by anybody. When the
+/// one who deleted it saw another version than the base's, an edit of the Secret may have been on the token in between
+/// and be deleted since: then only an unedited Secret proves that nothing of it comes back.
+fn buried(input: &Input, copy: &Copy, base: &Base) -> bool {
+    let Some(grave) = copy.tombstones.iter().find(|t| t.incarnation == base.version.incarnation) else {
+        return false;
+    };
+    let secret = input.secret.present().and_then(|s| s.values.as_ref());
+    let unedited = || secret.is_some_and(|values| BaseKeys::Macs(base).same_content(values, None));
+    let stamp = base.version.stamp();
+    grave.stamp == stamp || (grave.stamp.knew(&stamp) && unedited())
 }
 
 impl BaseKeys<'_> {
@@ -128,8 +157,6 @@ impl BaseKeys<'_> {
             Self::Marks(marks) => marks.iter().map(|(k, _)| k).collect(),
             Self::TokenContent => token.into_iter().flat_map(|t| t.keys()).collect(),
         };
-        side.keys()
-            .chain(keys_of_base)
-            .all(|key| self.same(key, side.get(key), token))
+        side.keys().chain(keys_of_base).all(|key| self.same(key, side.get(key), token))
     }
 }

@@ -80,10 +80,7 @@ pub enum AdoptionPolicy {
 
 /// What the HSMSecret asks for, parsed once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "each is one switch of the manifest, not a state"
-)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one switch of the manifest, not a state")]
 pub struct Wanted {
     /// The record's name.
     pub path: RecordPath,

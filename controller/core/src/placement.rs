@@ -28,11 +28,7 @@ pub enum Primary {
 pub fn choose_primary(path: &RecordPath, tokens: &[TokenView], previous: Option<TokenId>) -> Primary {
     if let Some(previous) = previous {
         match tokens.iter().find(|t| t.token == previous) {
-            Some(TokenView {
-                copy: Presence::Unknown(why),
-                node,
-                ..
-            }) => {
+            Some(TokenView { copy: Presence::Unknown(why), node, .. }) => {
                 return Primary::Unknown(format!("token {previous} on {node} cannot be read: {why}"));
             }
             None => {
@@ -45,10 +41,7 @@ pub fn choose_primary(path: &RecordPath, tokens: &[TokenView], previous: Option<
     }
     // A tombstone on one token speaks for copies of that life on all others.
     let copies = || tokens.iter().filter_map(|t| t.copy.present());
-    let dead: BTreeSet<Incarnation> = copies()
-        .flat_map(|c| &c.tombstones)
-        .map(|t| t.incarnation)
-        .collect();
+    let dead: BTreeSet<Incarnation> = copies().flat_map(|c| &c.tombstones).map(|t| t.incarnation).collect();
     let mut newest: Vec<usize> = Vec::new();
     for (i, token) in tokens.iter().enumerate() {
         let Some([head, ..]) = token.copy.present().map(|c| c.heads.as_slice()) else {
@@ -57,13 +50,8 @@ pub fn choose_primary(path: &RecordPath, tokens: &[TokenView], previous: Option<
         if dead.contains(&head.version.incarnation) {
             continue;
         }
-        let relation = |j: usize| {
-            tokens[j]
-                .copy
-                .present()
-                .and_then(|c| c.heads.first())
-                .map(|h| head.relation(h))
-        };
+        let relation =
+            |j: usize| tokens[j].copy.present().and_then(|c| c.heads.first()).map(|h| head.relation(h));
         if newest.iter().any(|&j| relation(j) == Some(Relation::Behind)) {
             continue;
         }
@@ -72,9 +60,7 @@ pub fn choose_primary(path: &RecordPath, tokens: &[TokenView], previous: Option<
     }
     let equal = |a: usize, b: usize| {
         let head = |i: usize| tokens[i].copy.present().and_then(|c| c.heads.first());
-        head(a)
-            .zip(head(b))
-            .is_some_and(|(x, y)| x.relation(y) == Relation::Equal)
+        head(a).zip(head(b)).is_some_and(|(x, y)| x.relation(y) == Relation::Equal)
     };
     if let Some(&first) = newest.first() {
         if newest.iter().any(|&i| !equal(first, i)) {
@@ -82,30 +68,20 @@ pub fn choose_primary(path: &RecordPath, tokens: &[TokenView], previous: Option<
         }
         let sticky = newest.iter().find(|&&i| Some(tokens[i].token) == previous);
         return Primary::Token(
-            sticky
-                .copied()
-                .unwrap_or_else(|| rendezvous(path, tokens, &newest).unwrap_or(first)),
+            sticky.copied().unwrap_or_else(|| rendezvous(path, tokens, &newest).unwrap_or(first)),
         );
     }
-    if let Some(kept) = tokens
-        .iter()
-        .position(|t| Some(t.token) == previous && dead.is_empty())
-    {
+    if let Some(kept) = tokens.iter().position(|t| Some(t.token) == previous && dead.is_empty()) {
         return Primary::Token(kept);
     }
     if let Some((token, why)) = tokens.iter().find_map(|t| match &t.copy {
         Presence::Unknown(why) => Some((t, why)),
         _ => None,
     }) {
-        return Primary::Unknown(format!(
-            "token {} on {} cannot be read: {why}",
-            token.token, token.node
-        ));
+        return Primary::Unknown(format!("token {} on {} cannot be read: {why}", token.token, token.node));
     }
     // A tombstone speaks for the path as a copy does.
-    let marked: Vec<usize> = (0..tokens.len())
-        .filter(|&i| tokens[i].copy.present().is_some())
-        .collect();
+    let marked: Vec<usize> = (0..tokens.len()).filter(|&i| tokens[i].copy.present().is_some()).collect();
     let all: Vec<usize> = (0..tokens.len()).collect();
     let eligible = if marked.is_empty() { all } else { marked };
     rendezvous(path, tokens, &eligible).map_or(Primary::None, Primary::Token)

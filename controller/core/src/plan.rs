@@ -17,7 +17,8 @@ use crate::{absent, present};
 pub enum PutSource {
     /// The Secret's data, whole: the record will say that it came from the Secret.
     Secret,
-    /// A mixture of both sides' values.
+    /// A mixture of both sides' values. The record's mark will be the Secret's content, which it has taken in: so that
+    /// an edit of the merged record descends from it, even when the Secret is not written before the next crash.
     Merged(Merge),
 }
 
@@ -49,7 +50,8 @@ pub enum Step {
         expect: Option<Stamp>,
         /// The content.
         source: PutSource,
-        /// Versions that the new one must descend from as well.
+        /// Versions that the new one must descend from as well. Where the record is absent it continues the life of
+        /// the first of them (a healed record is not a new one: a later tombstone must kill it).
         parents: Vec<Version>,
     },
     /// Delete these versions of the record on the primary (they become tombstones).
@@ -74,11 +76,7 @@ pub struct Plan {
 
 impl Plan {
     pub(crate) fn wait(verdict: Verdict) -> Self {
-        Self {
-            steps: Vec::new(),
-            verdict,
-            equal_at: None,
-        }
+        Self { steps: Vec::new(), verdict, equal_at: None }
     }
 
     pub(crate) fn act(step: Step, reason: Reason, message: impl Into<String>) -> Self {
@@ -98,11 +96,7 @@ impl Plan {
 pub fn plan(input: &Input) -> Plan {
     let wanted = &input.wanted;
     if wanted.paused {
-        let state = if input.was_synced {
-            SyncState::OutOfSync
-        } else {
-            SyncState::Pending
-        };
+        let state = if input.was_synced { SyncState::OutOfSync } else { SyncState::Pending };
         let message = "paused by the annotation hsm.j5t.io/paused; remove it to go on";
         return Plan::wait(Verdict::new(state, ReadyStatus::Unknown, Reason::Paused, message));
     }
@@ -110,28 +104,15 @@ pub fn plan(input: &Input) -> Plan {
         return terminate(input);
     }
     if wanted.deletion_policy == DeletionPolicy::Delete && !wanted.has_finalizer {
-        return Plan::act(
-            Step::AddFinalizer,
-            Reason::SecretSynced,
-            "deletionPolicy is Delete",
-        );
+        return Plan::act(Step::AddFinalizer, Reason::SecretSynced, "deletionPolicy is Delete");
     }
     let copy = match &input.token {
         Presence::Unknown(why) => return unknown(input, &why.0),
         Presence::Absent => {
             let message =
                 "no token is known to any agent; plug one in, or check that an agent runs on its node";
-            let ready = if input.was_synced {
-                ReadyStatus::Unknown
-            } else {
-                ReadyStatus::False
-            };
-            return Plan::wait(Verdict::new(
-                failing(input),
-                ready,
-                Reason::NoEligibleToken,
-                message,
-            ));
+            let ready = if input.was_synced { ReadyStatus::Unknown } else { ReadyStatus::False };
+            return Plan::wait(Verdict::new(failing(input), ready, Reason::NoEligibleToken, message));
         }
         Presence::Present(token) => &token.copy,
     };
@@ -155,53 +136,29 @@ pub fn plan(input: &Input) -> Plan {
 
 /// `Error` once something was materialised, `Pending` before.
 pub(crate) fn failing(input: &Input) -> SyncState {
-    if input.was_synced {
-        SyncState::Error
-    } else {
-        SyncState::Pending
-    }
+    if input.was_synced { SyncState::Error } else { SyncState::Pending }
 }
 
 fn unknown(input: &Input, why: &str) -> Plan {
     let message = format!("{why}; the Secret keeps its content until the token can be read");
-    Plan::wait(Verdict::new(
-        failing(input),
-        ReadyStatus::Unknown,
-        input.unknown_reason,
-        message,
-    ))
+    Plan::wait(Verdict::new(failing(input), ReadyStatus::Unknown, input.unknown_reason, message))
 }
 
 /// The HSMSecret is being deleted.
 fn terminate(input: &Input) -> Plan {
     let wait = |message: String| {
-        Plan::wait(Verdict::new(
-            SyncState::Pending,
-            ReadyStatus::False,
-            Reason::Terminating,
-            message,
-        ))
+        Plan::wait(Verdict::new(SyncState::Pending, ReadyStatus::False, Reason::Terminating, message))
     };
     if !input.wanted.has_finalizer {
         return wait("being deleted".to_owned());
     }
-    let gone = || {
-        Plan::act(
-            Step::RemoveFinalizer,
-            Reason::Terminating,
-            "nothing is left to do",
-        )
-    };
+    let gone = || Plan::act(Step::RemoveFinalizer, Reason::Terminating, "nothing is left to do");
     if input.wanted.deletion_policy == DeletionPolicy::Retain {
         return gone();
     }
     let delete = |copy: &Copy| {
         let expect = copy.heads.iter().map(|h| h.version.stamp()).collect();
-        Plan::act(
-            Step::DeleteRecord { expect },
-            Reason::Terminating,
-            "deletionPolicy is Delete",
-        )
+        Plan::act(Step::DeleteRecord { expect }, Reason::Terminating, "deletionPolicy is Delete")
     };
     match &input.token {
         Presence::Unknown(why) => wait(format!("waiting to delete the record: {why}")),

@@ -3,7 +3,7 @@
 use hsm_api::Reason;
 use hsm_types::{Key, Presence, Revision};
 
-use crate::base::{BaseKeys, Past, Standing, past};
+use crate::base::{BaseKeys, Past, Standing, newest, past};
 use crate::merge::{Side, is_side, merge};
 use crate::model::{AdoptionPolicy, ConflictPolicy, Copy, Input, Ownership, SecretView, SyncPolicy, Values};
 use crate::plan::{Plan, PutSource, Step};
@@ -16,11 +16,7 @@ pub(crate) fn plan(input: &Input, copy: &Copy, head: &Revision) -> Plan {
         Presence::Absent if dormant => return asleep(SyncState::OutOfSync),
         Presence::Absent => {
             return needing_record(copy, || {
-                Plan::act(
-                    Step::CreateSecret,
-                    Reason::SecretCreated,
-                    "made the Secret from the token",
-                )
+                Plan::act(Step::CreateSecret, Reason::SecretCreated, "made the Secret from the token")
             });
         }
         Presence::Present(secret) => secret,
@@ -30,12 +26,7 @@ pub(crate) fn plan(input: &Input, copy: &Copy, head: &Revision) -> Plan {
             "the Secret {} belongs to the HSMSecret {owner}; choose another secretName",
             input.wanted.secret_name
         );
-        return Plan::wait(Verdict::new(
-            SyncState::Error,
-            ReadyStatus::False,
-            Reason::InvalidSpec,
-            message,
-        ));
+        return Plan::wait(Verdict::new(SyncState::Error, ReadyStatus::False, Reason::InvalidSpec, message));
     }
     if secret.ownership == Ownership::Foreign && input.wanted.adoption_policy == AdoptionPolicy::Never {
         return refuse_adoption(input, "set adoptionPolicy to IfEqual or Always to take it over");
@@ -61,21 +52,12 @@ pub(crate) fn plan(input: &Input, copy: &Copy, head: &Revision) -> Plan {
 
 /// Runs the rest once the record was read.
 fn needing_record(copy: &Copy, then: impl FnOnce() -> Plan) -> Plan {
-    if copy.values.is_none() {
-        Plan::read(Step::ReadRecord)
-    } else {
-        then()
-    }
+    if copy.values.is_none() { Plan::read(Step::ReadRecord) } else { then() }
 }
 
 fn asleep(state: SyncState) -> Plan {
     let message = "autoSync is false: nothing is synced until hsm.j5t.io/force-sync is set to a new value";
-    Plan::wait(Verdict::new(
-        state,
-        ReadyStatus::True,
-        Reason::SecretSynced,
-        message,
-    ))
+    Plan::wait(Verdict::new(state, ReadyStatus::True, Reason::SecretSynced, message))
 }
 
 fn refuse_adoption(input: &Input, what_to_do: &str) -> Plan {
@@ -83,19 +65,11 @@ fn refuse_adoption(input: &Input, what_to_do: &str) -> Plan {
         "a Secret {} exists that this operator did not make; it is left alone: {what_to_do}, or choose another secretName",
         input.wanted.secret_name
     );
-    Plan::wait(Verdict::new(
-        SyncState::Error,
-        ReadyStatus::False,
-        Reason::AdoptionRefused,
-        message,
-    ))
+    Plan::wait(Verdict::new(SyncState::Error, ReadyStatus::False, Reason::AdoptionRefused, message))
 }
 
 fn type_fits(input: &Input, secret: &SecretView) -> bool {
-    secret
-        .secret_type
-        .as_ref()
-        .is_none_or(|t| *t == input.wanted.secret_type)
+    secret.secret_type.as_ref().is_none_or(|t| *t == input.wanted.secret_type)
 }
 
 /// Both sides are equal: only leftovers remain.
@@ -117,49 +91,31 @@ fn in_sync(input: &Input, head: &Revision) -> Plan {
         Reason::SecretSynced,
         "token and Secret are equal",
     );
-    Plan {
-        equal_at: Some(head.version.clone()),
-        ..Plan::wait(verdict)
-    }
+    Plan { equal_at: Some(head.version.clone()), ..Plan::wait(verdict) }
 }
 
 fn equal(token: &Values, secret: &Values) -> bool {
-    token.len() == secret.len()
-        && token
-            .iter()
-            .all(|(k, v)| secret.get(k).is_some_and(|w| w.mac == v.mac))
+    token.len() == secret.len() && token.iter().all(|(k, v)| secret.get(k).is_some_and(|w| w.mac == v.mac))
 }
 
 /// A foreign Secret that may be taken over.
 fn adopt(input: &Input, copy: &Copy, head: &Revision, secret: &Values) -> Plan {
     let token = copy.values.as_ref();
     if token.is_some_and(|t| equal(t, secret)) {
-        return Plan::act(
-            Step::UpdateSecret,
-            Reason::SecretUpdated,
-            "took over a Secret with equal data",
-        );
+        return Plan::act(Step::UpdateSecret, Reason::SecretUpdated, "took over a Secret with equal data");
     }
     if input.wanted.adoption_policy == AdoptionPolicy::IfEqual {
         return refuse_adoption(input, "its data differs from the token's; make them equal");
     }
-    let alone = Past {
-        ground: None,
-        standing: Standing::Descends,
-        parents: Vec::new(),
-    };
+    let alone = Past { ground: None, standing: Standing::Descends, parents: Vec::new() };
     three_way(input, copy, head, secret, &alone)
 }
 
 /// Our own Secret.
 fn sync(input: &Input, copy: &Copy, head: &Revision, view: &SecretView, secret: &Values) -> Plan {
-    let past = past(input, head);
+    let past = past(input, copy, head);
     let token = copy.values.as_ref();
-    let Some(ground) = past
-        .ground
-        .as_ref()
-        .filter(|_| past.standing == Standing::Descends)
-    else {
+    let Some(ground) = past.ground.as_ref().filter(|_| past.standing == Standing::Descends) else {
         return needing_record(copy, || settle(input, copy, head, view, secret, &past));
     };
     if matches!(ground.keys, BaseKeys::TokenContent) && token.is_none() {
@@ -216,18 +172,9 @@ fn settle(
     }
     if past.standing == Standing::RolledBack {
         // The Secret descends from a version that the token lost: nothing on the token is newer.
-        let untouched = input
-            .secret
-            .present()
-            .and_then(|s| s.base.as_ref())
-            .or(input.status_base.as_ref())
-            .is_some_and(|base| BaseKeys::Macs(base).same_content(secret, token));
+        let untouched = newest(input).is_some_and(|base| BaseKeys::Macs(base).same_content(secret, token));
         if untouched || input.wanted.sync_policy == SyncPolicy::Bidirectional {
-            return put_back(
-                head,
-                past,
-                "the token had lost a write; healed it from the Secret",
-            );
+            return put_back(head, past, "the token had lost a write; healed it from the Secret");
         }
     }
     three_way(input, copy, head, secret, past)
@@ -243,19 +190,13 @@ fn three_way(input: &Input, copy: &Copy, head: &Revision, secret: &Values, past:
         ConflictPolicy::PreferSecret => Some(Side::Secret),
     });
     let same = |key: &Key, value: Option<&_>| {
-        past.ground
-            .as_ref()
-            .is_some_and(|g| g.keys.same(key, value, Some(token)))
+        past.ground.as_ref().is_some_and(|g| g.keys.same(key, value, Some(token)))
     };
     let (merged, conflicts) = merge(token, secret, same, preferred);
     if !conflicts.is_empty() && preferred.is_none() {
         return Plan::wait(Verdict::conflict_of_keys(conflicts.into_iter().collect()));
     }
-    let reason = if conflicts.is_empty() {
-        Reason::SecretUpdated
-    } else {
-        Reason::ConflictResolved
-    };
+    let reason = if conflicts.is_empty() { Reason::SecretUpdated } else { Reason::ConflictResolved };
     if is_side(&merged, Side::Token, token, secret) {
         return Plan::act(Step::UpdateSecret, reason, "merged both sides' changes");
     }
@@ -264,11 +205,7 @@ fn three_way(input: &Input, copy: &Copy, head: &Revision, secret: &Values, past:
     } else {
         PutSource::Merged(merged)
     };
-    let step = Step::PutRecord {
-        expect: Some(head.version.stamp()),
-        source,
-        parents: past.parents.clone(),
-    };
+    let step = Step::PutRecord { expect: Some(head.version.stamp()), source, parents: past.parents.clone() };
     Plan::act(step, reason, "merged both sides' changes")
 }
 
@@ -284,14 +221,6 @@ fn put_back(head: &Revision, past: &Past<'_>, message: &str) -> Plan {
 fn to_secret(input: &Input, copy: &Copy, view: &SecretView, reason: Reason, message: &str) -> Plan {
     needing_record(copy, || {
         let anew = view.immutable || !type_fits(input, view);
-        Plan::act(
-            if anew {
-                Step::RecreateSecret
-            } else {
-                Step::UpdateSecret
-            },
-            reason,
-            message,
-        )
+        Plan::act(if anew { Step::RecreateSecret } else { Step::UpdateSecret }, reason, message)
     })
 }

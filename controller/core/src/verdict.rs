@@ -56,24 +56,13 @@ impl Verdict {
         reason: Reason,
         message: impl Into<String>,
     ) -> Self {
-        Self {
-            state,
-            ready,
-            reason,
-            message: message.into(),
-            conflict: None,
-        }
+        Self { state, ready, reason, message: message.into(), conflict: None }
     }
 
     pub(crate) fn conflict(keys: Vec<Key>, message: String) -> Self {
         Self {
             conflict: Some(ConflictStatus { keys }),
-            ..Self::new(
-                SyncState::OutOfSync,
-                ReadyStatus::False,
-                Reason::ConflictPending,
-                message,
-            )
+            ..Self::new(SyncState::OutOfSync, ReadyStatus::False, Reason::ConflictPending, message)
         }
     }
 

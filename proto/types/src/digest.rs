@@ -112,14 +112,9 @@ mod tests {
     use crate::{Metadata, Payload};
 
     fn content(pairs: &[(&str, &str)]) -> Content {
-        let data: Payload = pairs
-            .iter()
-            .map(|(k, v)| (Key::new(*k).unwrap(), Value::new(v.as_bytes().to_vec())))
-            .collect();
-        Content {
-            data,
-            metadata: Metadata::default(),
-        }
+        let data: Payload =
+            pairs.iter().map(|(k, v)| (Key::new(*k).unwrap(), Value::new(v.as_bytes().to_vec()))).collect();
+        Content { data, metadata: Metadata::default() }
     }
 
     #[test]

@@ -37,11 +37,12 @@ impl TokenId {
         &self.0
     }
 
-    /// The short form that epochs carry.
-    pub fn writer(&self) -> WriterId {
-        let mut short = [0; 8];
-        short.copy_from_slice(&self.0[..8]);
-        WriterId(short)
+    /// The name of an epoch's writer: this token's mark and a random nonce (see [`WriterId`]).
+    pub fn writer(&self, nonce: [u8; 4]) -> WriterId {
+        let mut bytes = [0; 8];
+        bytes[..4].copy_from_slice(&self.0[..4]);
+        bytes[4..].copy_from_slice(&nonce);
+        WriterId(bytes)
     }
 }
 
@@ -73,10 +74,12 @@ impl FromStr for TokenId {
     }
 }
 
-/// The first eight bytes of a [`TokenId`]: which token's writer an epoch belongs to.
+/// Who writes an epoch: the first four bytes of the [`TokenId`] on which it is written, and four random bytes drawn when
+/// the epoch begins.
 ///
-/// Eight bytes, not sixteen, because every record on a small token carries them several times; 60 of the 64 bits
-/// are random, and two writers are only confused if their epoch numbers are equal as well.
+/// The token's mark tells whether an epoch may be continued there. The nonce keeps two epochs of one number apart that
+/// one token began twice: when it was rolled back to an old image and then edited without a cluster, the versions it
+/// lost must not be taken for the new ones. Eight bytes, because every record on a small token carries them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WriterId([u8; 8]);
 
@@ -89,6 +92,11 @@ impl WriterId {
     /// The eight bytes.
     pub const fn as_bytes(&self) -> &[u8; 8] {
         &self.0
+    }
+
+    /// Whether both epochs were begun on one token.
+    pub fn same_token(&self, other: &Self) -> bool {
+        self.0[..4] == other.0[..4]
     }
 }
 
@@ -134,11 +142,7 @@ impl fmt::Display for UsbSerial {
 }
 
 pub(crate) fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    if text.len() != 2 * N
-        || !text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    {
+    if text.len() != 2 * N || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
         return None;
     }
     let mut bytes = [0; N];
@@ -163,10 +167,9 @@ macro_rules! hex_id {
         impl FromStr for $name {
             type Err = ParseIdError;
             fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                parse_hex::<8>(text).map(Self).ok_or(ParseIdError {
-                    what: $what,
-                    expected: "16 lower-case hexadecimal digits",
-                })
+                parse_hex::<8>(text)
+                    .map(Self)
+                    .ok_or(ParseIdError { what: $what, expected: "16 lower-case hexadecimal digits" })
             }
         }
     };
@@ -183,12 +186,7 @@ mod tests {
         let id = TokenId::from_random([0xff; 16]);
         assert_eq!(id.to_string(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in [
-            "",
-            "ffffffffffff4fffbfffffffffffffff",
-            "FFFFFFFF-ffff-4fff-bfff-ffffffffffff",
-            "é",
-        ] {
+        for bad in ["", "ffffffffffff4fffbfffffffffffffff", "FFFFFFFF-ffff-4fff-bfff-ffffffffffff", "é"] {
             assert!(bad.parse::<TokenId>().is_err(), "{bad:?}");
         }
     }
@@ -203,10 +201,7 @@ mod tests {
 
     #[test]
     fn usb_serial_is_trimmed_and_never_empty() {
-        assert_eq!(
-            UsbSerial::new(" E66\n\0").map(|s| s.as_str().to_owned()),
-            Some("E66".to_owned())
-        );
+        assert_eq!(UsbSerial::new(" E66\n\0").map(|s| s.as_str().to_owned()), Some("E66".to_owned()));
         assert_eq!(UsbSerial::new(" \n"), None);
     }
 }

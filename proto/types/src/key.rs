@@ -29,11 +29,7 @@ impl Key {
             || !text.bytes().all(allowed)
             || text == "."
             || text.starts_with("..");
-        if bad {
-            Err(InvalidKey(text.chars().take(64).collect()))
-        } else {
-            Ok(Self(text))
-        }
+        if bad { Err(InvalidKey(text.chars().take(64).collect())) } else { Ok(Self(text)) }
     }
 
     /// The key as text.

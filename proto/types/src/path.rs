@@ -44,10 +44,7 @@ impl RecordPath {
         if text.len() > Self::MAX_LEN {
             return Err(InvalidPath::TooLong(text.len()));
         }
-        if let Some(bad) = text
-            .chars()
-            .find(|c| !c.is_ascii_alphanumeric() && !"-_./".contains(*c))
-        {
+        if let Some(bad) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !"-_./".contains(*c)) {
             return Err(InvalidPath::BadCharacter(bad));
         }
         for segment in text.split('/') {

@@ -67,30 +67,19 @@ impl Payload {
 
     /// The sum of the lengths of keys and values, in bytes.
     pub fn size(&self) -> usize {
-        self.0
-            .iter()
-            .map(|(k, v)| k.as_str().len() + v.expose().len())
-            .sum()
+        self.0.iter().map(|(k, v)| k.as_str().len() + v.expose().len()).sum()
     }
 
     /// A second copy in memory, which is wiped on its own. Deliberately not `Clone`.
     #[must_use]
     pub fn duplicate(&self) -> Self {
-        Self(
-            self.0
-                .iter()
-                .map(|(k, v)| (k.clone(), Value::new(v.expose().to_vec())))
-                .collect(),
-        )
+        Self(self.0.iter().map(|(k, v)| (k.clone(), Value::new(v.expose().to_vec()))).collect())
     }
 
     /// Whether both hold the same keys with the same bytes. For equality of local copies, not for checking guesses.
     pub fn same_as(&self, other: &Self) -> bool {
         self.len() == other.len()
-            && self
-                .iter()
-                .zip(other.iter())
-                .all(|((k, v), (l, w))| k == l && v.expose() == w.expose())
+            && self.iter().zip(other.iter()).all(|((k, v), (l, w))| k == l && v.expose() == w.expose())
     }
 }
 

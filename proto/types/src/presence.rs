@@ -33,11 +33,7 @@ impl<T> Presence<T> {
 
     /// The thing, if it is known to be there. Not for telling absence: an unknown thing gives `None` too.
     pub fn present(&self) -> Option<&T> {
-        if let Self::Present(it) = self {
-            Some(it)
-        } else {
-            None
-        }
+        if let Self::Present(it) = self { Some(it) } else { None }
     }
 
     /// Whether it is known not to be there.

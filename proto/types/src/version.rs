@@ -16,7 +16,7 @@ use crate::{Incarnation, WriterId};
 pub struct EpochId {
     /// One more than the highest number that the writer had seen when it began.
     pub number: u32,
-    /// The token on which it was written.
+    /// The token on which it was written, and a nonce of its own.
     pub writer: WriterId,
 }
 
@@ -67,17 +67,13 @@ pub enum Relation {
 impl Version {
     /// The first version of a new life.
     pub fn first(incarnation: Incarnation, writer: WriterId) -> Self {
-        Self {
-            incarnation,
-            epoch: EpochId { number: 1, writer },
-            counter: 1,
-            lineage: Lineage::new(),
-        }
+        Self { incarnation, epoch: EpochId { number: 1, writer }, counter: 1, lineage: Lineage::new() }
     }
 
-    /// The version after this one and all of `parents`, written on `writer`'s token.
+    /// The version after this one and all of `parents`, written on `writer`'s token. `writer` carries a fresh nonce,
+    /// which is used if an epoch begins.
     ///
-    /// Continues the epoch when it is this writer's own, no parent knows anything that this version does not, and
+    /// Continues the epoch when it was begun on this token, no parent knows anything that this version does not, and
     /// `begin` is false; else begins epoch 1 + the highest number seen. `begin` is set for an edit without a cluster
     /// and after a token was found to have lost a write: so a counter value is never used for two contents.
     /// Parents of another life are ignored: their history says nothing about this one.
@@ -85,11 +81,8 @@ impl Version {
     pub fn next(&self, writer: WriterId, parents: &[Version], begin: bool) -> Self {
         let parents = || parents.iter().filter(|p| p.incarnation == self.incarnation);
         let linear = parents().all(|p| self.includes(&p.stamp()));
-        if self.epoch.writer == writer && linear && !begin && self.counter < u64::MAX {
-            return Self {
-                counter: self.counter + 1,
-                ..self.clone()
-            };
+        if self.epoch.writer.same_token(&writer) && linear && !begin && self.counter < u64::MAX {
+            return Self { counter: self.counter + 1, ..self.clone() };
         }
         let mut lineage = self.lineage.clone();
         lineage.insert(self.epoch, self.counter);
@@ -101,25 +94,13 @@ impl Version {
             }
         }
         let highest = lineage.keys().map(|e| e.number).max().unwrap_or(0);
-        let epoch = EpochId {
-            number: highest.saturating_add(1),
-            writer,
-        };
-        Self {
-            incarnation: self.incarnation,
-            epoch,
-            counter: 1,
-            lineage,
-        }
+        let epoch = EpochId { number: highest.saturating_add(1), writer };
+        Self { incarnation: self.incarnation, epoch, counter: 1, lineage }
     }
 
     /// The short form.
     pub fn stamp(&self) -> Stamp {
-        Stamp {
-            incarnation: self.incarnation,
-            epoch: self.epoch,
-            counter: self.counter,
-        }
+        Stamp { incarnation: self.incarnation, epoch: self.epoch, counter: self.counter }
     }
 
     /// Whether `stamp` is this version or an ancestor of it.
@@ -166,11 +147,18 @@ impl fmt::Display for Version {
 
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}.{}-{}-{}",
-            self.epoch.number, self.counter, self.epoch.writer, self.incarnation
-        )
+        write!(f, "{}.{}-{}-{}", self.epoch.number, self.counter, self.epoch.writer, self.incarnation)
+    }
+}
+
+impl Stamp {
+    /// Whether someone who had this version before their eyes had seen `other` as well, as far as two stamps of one
+    /// life can tell: in one epoch by the counter, else by the epoch's number, which is one more than the highest seen.
+    pub fn knew(&self, other: &Self) -> bool {
+        if self.epoch == other.epoch {
+            return self.counter >= other.counter;
+        }
+        self.incarnation == other.incarnation && self.epoch.number > other.epoch.number
     }
 }
 
@@ -199,11 +187,7 @@ impl FromStr for Stamp {
             counter: counter.parse().map_err(|_| ParseStampError)?,
         };
         // Only the form that we print: "+1.01" would be a second name for the same version.
-        if stamp.to_string() == text {
-            Ok(stamp)
-        } else {
-            Err(ParseStampError)
-        }
+        if stamp.to_string() == text { Ok(stamp) } else { Err(ParseStampError) }
     }
 }
 
@@ -243,9 +227,7 @@ mod tests {
     #[test]
     fn a_thousand_missed_edits_are_just_behind() {
         let old = Version::first(LIFE, A);
-        let new = (0..1000).fold(old.clone(), |v, i| {
-            v.next(if i % 2 == 0 { B } else { A }, &[], false)
-        });
+        let new = (0..1000).fold(old.clone(), |v, i| v.next(if i % 2 == 0 { B } else { A }, &[], false));
         assert_eq!(old.relation(&new), Relation::Behind);
     }
 
@@ -258,6 +240,17 @@ mod tests {
         assert_eq!(again.relation(&lost), Relation::Diverged);
         let healed = first.next(A, std::slice::from_ref(&lost), false);
         assert_eq!(healed.relation(&lost), Relation::Ahead);
+    }
+
+    #[test]
+    fn a_token_that_was_rolled_back_begins_an_epoch_of_its_own() {
+        let token = crate::TokenId::from_random([5; 16]);
+        let old = Version::first(LIFE, token.writer([1; 4]));
+        let lost = old.next(token.writer([2; 4]), &[], true);
+        let edited = old.next(token.writer([3; 4]), &[], true);
+        assert_eq!(lost.to_string(), edited.to_string());
+        assert_eq!(lost.relation(&edited), Relation::Diverged);
+        assert_eq!(lost.next(token.writer([4; 4]), &[], false).epoch, lost.epoch);
     }
 
     #[test]
@@ -280,11 +273,8 @@ mod tests {
         let stamp = Version::first(LIFE, A).stamp();
         assert_eq!(stamp.to_string(), "1.1-aaaaaaaaaaaaaaaa-0101010101010101");
         assert_eq!(stamp.to_string().parse(), Ok(stamp));
-        for bad in [
-            "1.1",
-            "+1.1-aaaaaaaaaaaaaaaa-0101010101010101",
-            "1.01-aaaaaaaaaaaaaaaa-0101010101010101",
-        ] {
+        for bad in ["1.1", "+1.1-aaaaaaaaaaaaaaaa-0101010101010101", "1.01-aaaaaaaaaaaaaaaa-0101010101010101"]
+        {
             assert!(bad.parse::<Stamp>().is_err(), "{bad}");
         }
     }
