@@ -1,12 +1,13 @@
 //! Calls to one agent's records, each with a deadline and the request's id.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hsm_api::Reason;
 use hsm_proto::agent as wire;
 use hsm_proto::agent::records_client::RecordsClient;
-use hsm_types::{Content, RecordPath, Revision, Stamp, TokenId, Version};
+use hsm_types::{Content, Key, KeyDigest, RecordPath, Revision, Stamp, TokenId, Version};
 use tokio::sync::Semaphore;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
@@ -44,6 +45,26 @@ pub enum AgentErrorClass {
     Refused,
 }
 
+/// Where a record's new content comes from.
+pub enum Source {
+    /// It is the Secret's.
+    Secret,
+    /// It is a merge, which has taken in the Secret's values with these digests.
+    Merge(BTreeMap<Key, KeyDigest>),
+}
+
+/// What [`AgentClient::put`] writes.
+pub struct Put<'a> {
+    /// The values and what is written about them.
+    pub content: &'a Content,
+    /// The version that is there; `None`: known to be absent.
+    pub expect: Option<&'a Stamp>,
+    /// Where the values come from.
+    pub from: Source,
+    /// Versions that the new one must descend from as well.
+    pub parents: &'a [Version],
+}
+
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub struct AgentClient {
@@ -74,36 +95,44 @@ impl AgentClient {
         }
     }
 
-    /// Writes the record. `expect`: the version that is there; `None`: known to be absent.
-    #[allow(clippy::too_many_arguments, reason = "the fields of one message")]
+    /// Writes the record.
     pub async fn put(
         &self,
         token: TokenId,
         path: &RecordPath,
-        content: &Content,
-        expect: Option<&Stamp>,
-        from_secret: bool,
-        parents: &[Version],
+        put: Put<'_>,
         request_id: &str,
     ) -> Result<Revision, AgentError> {
-        let expect = match expect {
+        let (from_secret, secret_keys) = match put.from {
+            Source::Secret => (true, BTreeMap::new()),
+            Source::Merge(keys) => (false, keys),
+        };
+        let secret_keys = secret_keys
+            .into_iter()
+            .map(|(key, digest)| wire::KeyDigest {
+                key: key.as_str().to_owned(),
+                digest: digest.as_bytes().to_vec(),
+            })
+            .collect();
+        let expect = match put.expect {
             None => wire::put_record_request::Expect::Absent(true),
             Some(stamp) => wire::put_record_request::Expect::Stamp(stamp.into()),
         };
         let message = wire::PutRecordRequest {
             token_id: token.to_string(),
             path: path.as_str().to_owned(),
-            content: Some(content.into()),
+            content: Some(put.content.into()),
             expect: Some(expect),
             from_secret,
-            parents: parents.iter().map(Into::into).collect(),
+            secret_keys,
+            parents: put.parents.iter().map(Into::into).collect(),
             replicate: None,
             fence: None,
         };
         let mut client = self.records.clone();
         let answer = self.call(WRITE, client.put(request(message, request_id))).await?;
         let revision = answer.revision.as_ref().ok_or_else(|| malformed("revision"))?;
-        revision.try_into().map_err(|error| malformed(error))
+        revision.try_into().map_err(malformed)
     }
 
     /// Deletes one version of the record.
@@ -135,13 +164,13 @@ impl AgentClient {
             let _permit = self.permits.acquire().await;
             call.await
         };
-        match tokio::time::timeout(limit, timed).await {
-            Ok(answer) => answer.map(tonic::Response::into_inner),
-            Err(_) => {
-                let message = format!("the agent did not answer within {} s; the outcome is unknown", limit.as_secs());
-                Err(Status::unavailable(message))
-            }
-        }
+        let Ok(answer) = tokio::time::timeout(limit, timed).await else {
+            let limit = limit.as_secs();
+            return Err(Status::unavailable(format!(
+                "the agent did not answer within {limit} s; the outcome is unknown"
+            )));
+        };
+        answer.map(tonic::Response::into_inner)
     }
 }
 

@@ -30,7 +30,10 @@ pub(super) async fn tell(round: &mut Round<'_>, old: &HSMSecretStatus, new: &HSM
     };
     let (reason, note, action, normal) = match &round.moved {
         Some(moved) => (moved.reason, moved.message.clone(), "Sync", true),
-        None if ready(old) != ready(new) => (say.reason, say.message.clone(), "Compare", say.ready == ReadyStatus::True),
+        None if ready(old) != ready(new) => {
+            let normal = say.ready == ReadyStatus::True || say.reason == hsm_api::Reason::Paused;
+            (say.reason, say.message.clone(), "Compare", normal)
+        }
         None => return,
     };
     // Data that moved and a turn that failed all the same: the failure is what somebody has to know.

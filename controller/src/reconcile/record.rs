@@ -5,6 +5,7 @@ use hsm_types::{Content, Payload, Presence, Revision, Stamp, Value, Version};
 
 use super::fault::Fault;
 use super::round::{Direction, Round};
+use crate::agents::{Put, Source};
 use crate::digest::marks;
 use crate::index::{Event, RecordMemory};
 
@@ -106,9 +107,10 @@ impl Round<'_> {
             }
         };
         let secret = self.secret_payload().await?.duplicate();
-        let data = match source {
-            PutSource::Secret => secret,
+        let (data, from) = match source {
+            PutSource::Secret => (secret, Source::Secret),
             PutSource::Merged(merge) => {
+                let life = self.head()?.version.incarnation;
                 let token = self.record.as_ref().map(|c| &c.data);
                 let pick = |side: &Side| match side {
                     Side::Token => token,
@@ -121,13 +123,13 @@ impl Round<'_> {
                         Some((key.clone(), Value::new(value.expose().to_vec())))
                     })
                     .collect();
-                taken.ok_or_else(|| Fault::moved("a side changed while it was merged"))?
+                let taken = taken.ok_or_else(|| Fault::moved("a side changed while it was merged"))?;
+                (taken, Source::Merge(marks(life, &secret)))
             }
         };
         let content = Content { data, metadata };
-        let written = agent
-            .put(view.token, &path, &content, expect, !merged, parents, &self.request_id)
-            .await?;
+        let put = Put { content: &content, expect, from, parents };
+        let written = agent.put(view.token, &path, put, &self.request_id).await?;
         self.moved(Direction::ToToken, why);
         self.saw_record(&written, content);
         let told = Event::RecordWritten(view.node, view.token, path, Box::new(written));

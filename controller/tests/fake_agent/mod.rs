@@ -107,7 +107,15 @@ impl FakeAgent {
         }
         let mut mark = None;
         let version = match &entry.live {
-            None => Version::first(Incarnation::from_bytes(lives.to_be_bytes()), self.token.writer()),
+            None => {
+                let parent = parents.first().filter(|p| {
+                    !entry.tombstones.iter().any(|t| t.incarnation == p.incarnation)
+                });
+                match parent {
+                    Some(parent) => parent.next(self.token.writer([1; 4]), &[], true),
+                    None => Version::first(Incarnation::from_bytes(lives.to_be_bytes()), self.token.writer([1; 4])),
+                }
+            }
             Some((live, old)) => {
                 let life = live.version.incarnation;
                 mark = match &live.origin {
@@ -117,9 +125,16 @@ impl FakeAgent {
                     }),
                     Origin::Token { mark } => mark.clone(),
                 };
-                live.version.next(self.token.writer(), &parents, false)
+                live.version.next(self.token.writer([1; 4]), &parents, false)
             }
         };
+        if !request.secret_keys.is_empty() {
+            let keys = request.secret_keys.iter().map(|k| {
+                let digest: [u8; 8] = k.digest.as_slice().try_into().unwrap();
+                (hsm_types::Key::new(k.key.as_str()).unwrap(), KeyDigest::from_bytes(digest))
+            });
+            mark = Some(SecretMark { stamp: version.stamp(), keys: keys.collect() });
+        }
         let digest = Digest::of(&path, version.incarnation, &content);
         let origin = if request.from_secret { Origin::Secret } else { Origin::Token { mark } };
         let revision = Revision { version, digest, origin };
