@@ -123,7 +123,7 @@ pub enum DeviceType {
 #[serde(rename_all = "camelCase")]
 pub struct Discovery {
     /// One USB selector, or a list of them: vendorId, productId, serialNumber.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "one_or_many")]
     pub usb: Option<serde_json::Value>,
     /// A device file.

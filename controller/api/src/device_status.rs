@@ -27,7 +27,7 @@ pub struct HSMDeviceStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub available_devices: Option<i32>,
     /// When that last changed.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_time")]
     pub last_discovery_time: Option<Time>,
     /// Ready, TokenPresent, Unlocked, Registered; Degraded is abnormal when True.
@@ -67,7 +67,7 @@ pub struct DiscoveredDevice {
     /// The node it is plugged into.
     pub node_name: String,
     /// When its state last changed.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_time")]
     pub last_seen: Option<Time>,
     /// Whether it serves.

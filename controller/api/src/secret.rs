@@ -299,6 +299,7 @@ mod tests {
         assert!(spec["hsmPath"]["x-kubernetes-validations"][0]["rule"].is_string());
         assert!(schema["spec"]["x-kubernetes-validations"][0]["rule"].is_string());
         assert_eq!(schema["status"]["properties"]["conditions"]["x-kubernetes-list-type"], "map");
+        assert!(schema["status"]["required"].is_null() && schema["spec"]["required"].is_null());
         assert_eq!(crd["spec"]["names"]["shortNames"][0], "hsmsec");
         assert_eq!(crd["spec"]["names"]["categories"][0], "hsm");
     }

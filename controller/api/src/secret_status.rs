@@ -18,7 +18,7 @@ pub struct HSMSecretStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sync_status: Option<SyncStatus>,
     /// When data was last moved in either direction, or both sides were first found equal.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_time")]
     pub last_sync_time: Option<Time>,
     /// A keyed checksum of the token's values: equal to secretChecksum exactly when both sides are equal.

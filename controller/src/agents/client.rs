@@ -45,6 +45,26 @@ pub enum AgentErrorClass {
     Refused,
 }
 
+/// Where a record's new content comes from.
+pub enum Source {
+    /// It is the Secret's.
+    Secret,
+    /// It is a merge, which has taken in the Secret's values with these digests.
+    Merge(BTreeMap<Key, KeyDigest>),
+}
+
+/// What [`AgentClient::put`] writes.
+pub struct Put<'a> {
+    /// The values and what is written about them.
+    pub content: &'a Content,
+    /// The version that is there; `None`: known to be absent.
+    pub expect: Option<&'a Stamp>,
+    /// Where the values come from.
+    pub from: Source,
+    /// Versions that the new one must descend from as well.
+    pub parents: &'a [Version],
+}
+
 /// See the module. Cheap to clone.
 #[derive(Clone)]
 pub struct AgentClient {
@@ -88,14 +108,25 @@ impl AgentClient {
         parents: &[Version],
         request_id: &str,
     ) -> Result<Revision, AgentError> {
-        let expect = match expect {
+        let (from_secret, secret_keys) = match put.from {
+            Source::Secret => (true, BTreeMap::new()),
+            Source::Merge(keys) => (false, keys),
+        };
+        let secret_keys = secret_keys
+            .into_iter()
+            .map(|(key, digest)| wire::KeyDigest {
+                key: key.as_str().to_owned(),
+                digest: digest.as_bytes().to_vec(),
+            })
+            .collect();
+        let expect = match put.expect {
             None => wire::put_record_request::Expect::Absent(true),
             Some(stamp) => wire::put_record_request::Expect::Stamp(stamp.into()),
         };
         let message = wire::PutRecordRequest {
             token_id: token.to_string(),
             path: path.as_str().to_owned(),
-            content: Some(content.into()),
+            content: Some(put.content.into()),
             expect: Some(expect),
             from_secret: taken_in.is_none(),
             taken_in: taken_in.map(|keys| wire::TakenIn { keys: keys.iter().map(Into::into).collect() }),
@@ -106,7 +137,7 @@ impl AgentClient {
         let mut client = self.records.clone();
         let answer = self.call(WRITE, client.put(request(message, request_id))).await?;
         let revision = answer.revision.as_ref().ok_or_else(|| malformed("revision"))?;
-        revision.try_into().map_err(|error| malformed(error))
+        revision.try_into().map_err(malformed)
     }
 
     /// Deletes one version of the record.

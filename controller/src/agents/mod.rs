@@ -5,7 +5,7 @@ mod connect;
 mod session;
 mod slices;
 
-pub use client::{AgentClient, AgentError, AgentErrorClass};
+pub use client::{AgentClient, AgentError, AgentErrorClass, Put, Source};
 pub use connect::{Connector, TlsFiles};
 pub use session::supervise;
 pub use slices::{Service, follow as follow_slices};

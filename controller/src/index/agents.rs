@@ -107,13 +107,13 @@ impl Index {
     }
 
     /// The agent does not answer.
-    pub fn agent_lost(&mut self, name: &str, why: String) -> Vec<Wake> {
+    pub fn agent_lost(&mut self, name: &str, why: &str) -> Vec<Wake> {
         let agent = self.agents.entry(name.to_owned()).or_default();
         let news = agent.lost.is_none();
         agent.client = None;
-        agent.lost = Some(why.clone());
+        agent.lost = Some(why.to_owned());
         for token in agent.tokens.values_mut() {
-            token.feed = Feed::Unknown(why.clone());
+            token.feed = Feed::Unknown(why.to_owned());
         }
         if news { self.wake_all() } else { Vec::new() }
     }

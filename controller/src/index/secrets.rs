@@ -53,15 +53,15 @@ pub(super) enum Known {
 
 impl Index {
     /// A Secret with our label was made or changed, or a reconcile read or wrote one.
-    pub fn secret_applied(&mut self, key: ObjectKey, meta: SecretMeta) -> Vec<Wake> {
-        if let Some(Known::Seen(old)) = self.secrets.get(&key) {
+    pub fn secret_applied(&mut self, key: &ObjectKey, meta: SecretMeta) -> Vec<Wake> {
+        if let Some(Known::Seen(old)) = self.secrets.get(key) {
             let same = old.uid == meta.uid;
             if *old == meta || (same && !not_older(&meta.resource_version, &old.resource_version)) {
                 return Vec::new();
             }
         }
         self.secrets.insert(key.clone(), Known::Seen(meta));
-        self.wakes_of_secret(&key, Lane::Fresh)
+        self.wakes_of_secret(key, Lane::Fresh)
     }
 
     /// The watch said that it is deleted, at this resource version.

@@ -161,11 +161,11 @@ impl Task {
             Event::AgentAdded(name) => index.agent_added(name),
             Event::AgentRemoved(name) => return index.agent_removed(&name),
             Event::AgentConnected(name, client) => index.agent_connected(&name, client),
-            Event::AgentLost(name, why) => return index.agent_lost(&name, why),
+            Event::AgentLost(name, why) => return index.agent_lost(&name, &why),
             Event::Tokens(name, list) => return index.tokens_listed(&name, list),
             Event::Fed(name, token, event) => return index.fed(&name, token, event),
             // The one who tells is the one who would be woken.
-            Event::SecretSeen(key, meta) => drop(index.secret_applied(key, meta)),
+            Event::SecretSeen(key, meta) => drop(index.secret_applied(&key, meta)),
             Event::SecretGone(key) => index.secret_gone(&key),
             Event::RecordWritten(name, token, path, revision) => {
                 index.record_written(&name, token, path, *revision);
@@ -205,7 +205,7 @@ impl Task {
         match event {
             Scoped::Applied((key, meta)) => {
                 self.secrets_seen.insert(key.clone());
-                self.index.secret_applied(key, meta)
+                self.index.secret_applied(&key, meta)
             }
             Scoped::Deleted((key, meta)) => self.index.secret_deleted(&key, &meta.resource_version),
             Scoped::Begin(scope) => {

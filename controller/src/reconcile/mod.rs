@@ -60,7 +60,7 @@ pub(crate) enum Outcome {
 pub(crate) async fn reconcile(context: &Context, key: &ObjectKey, since: Instant) -> Outcome {
     let request_id = random::request_id();
     let span = tracing::info_span!("reconcile", request_id, namespace = key.namespace, name = key.name);
-    turn(context, key, since, request_id).instrument(span).await
+    Box::pin(turn(context, key, since, request_id)).instrument(span).await
 }
 
 async fn turn(context: &Context, key: &ObjectKey, since: Instant, request_id: String) -> Outcome {

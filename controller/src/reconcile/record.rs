@@ -5,6 +5,7 @@ use hsm_types::{Content, Payload, Presence, Revision, Stamp, Value, Version};
 
 use super::fault::Fault;
 use super::round::{Direction, Round};
+use crate::agents::{Put, Source};
 use crate::digest::marks;
 use crate::index::{Event, RecordMemory};
 
@@ -123,7 +124,8 @@ impl Round<'_> {
                         Some((key.clone(), Value::new(value.expose().to_vec())))
                     })
                     .collect();
-                taken.ok_or_else(|| Fault::moved("a side changed while it was merged"))?
+                let taken = taken.ok_or_else(|| Fault::moved("a side changed while it was merged"))?;
+                (taken, Source::Merge(marks(life, &secret)))
             }
         };
         let content = Content { data, metadata };

@@ -43,6 +43,7 @@ impl Say {
 }
 
 /// What a turn found out.
+#[allow(clippy::struct_excessive_bools, reason = "each is one observation, not a state")]
 pub(super) struct Facts<'a> {
     pub(super) object: &'a HSMSecret,
     pub(super) wanted: Option<&'a Wanted>,
