@@ -185,7 +185,8 @@ impl World {
     pub fn edit_secret(&self, namespace: &str, name: &str, key: &str, value: &str) -> Result<()> {
         let patch = serde_json::json!({"stringData": {key: value}}).to_string();
         // By stdin: one argument of a program has at most 128 KiB.
-        let args = ["-n", namespace, "patch", "secret", name, "--type", "merge", "--patch-file", "/dev/stdin"];
+        let args =
+            ["-n", namespace, "patch", "secret", name, "--type", "merge", "--patch-file", "/dev/stdin"];
         self.plane.kubectl_stdin(&args, &patch).map(drop)
     }
 

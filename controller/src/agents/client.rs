@@ -95,30 +95,18 @@ impl AgentClient {
         }
     }
 
-    /// Writes the record. `expect`: the version that is there; `None`: known to be absent. `taken_in`: the content is a
-    /// merge, which took in these values of the Secret; `None`: it is the Secret's own.
-    #[allow(clippy::too_many_arguments, reason = "the fields of one message")]
+    /// Writes the record.
     pub async fn put(
         &self,
         token: TokenId,
         path: &RecordPath,
-        content: &Content,
-        expect: Option<&Stamp>,
-        taken_in: Option<&BTreeMap<Key, KeyDigest>>,
-        parents: &[Version],
+        put: Put<'_>,
         request_id: &str,
     ) -> Result<Revision, AgentError> {
-        let (from_secret, secret_keys) = match put.from {
-            Source::Secret => (true, BTreeMap::new()),
-            Source::Merge(keys) => (false, keys),
+        let taken_in = match &put.from {
+            Source::Secret => None,
+            Source::Merge(keys) => Some(wire::TakenIn { keys: keys.iter().map(Into::into).collect() }),
         };
-        let secret_keys = secret_keys
-            .into_iter()
-            .map(|(key, digest)| wire::KeyDigest {
-                key: key.as_str().to_owned(),
-                digest: digest.as_bytes().to_vec(),
-            })
-            .collect();
         let expect = match put.expect {
             None => wire::put_record_request::Expect::Absent(true),
             Some(stamp) => wire::put_record_request::Expect::Stamp(stamp.into()),
@@ -129,8 +117,8 @@ impl AgentClient {
             content: Some(put.content.into()),
             expect: Some(expect),
             from_secret: taken_in.is_none(),
-            taken_in: taken_in.map(|keys| wire::TakenIn { keys: keys.iter().map(Into::into).collect() }),
-            parents: parents.iter().map(Into::into).collect(),
+            taken_in,
+            parents: put.parents.iter().map(Into::into).collect(),
             replicate: None,
             fence: None,
         };
@@ -169,14 +157,13 @@ impl AgentClient {
             let _permit = self.permits.acquire().await;
             call.await
         };
-        match tokio::time::timeout(limit, timed).await {
-            Ok(answer) => answer.map(tonic::Response::into_inner),
-            Err(_) => {
-                let message =
-                    format!("the agent did not answer within {} s; the outcome is unknown", limit.as_secs());
-                Err(Status::unavailable(message))
-            }
-        }
+        let Ok(answer) = tokio::time::timeout(limit, timed).await else {
+            let limit = limit.as_secs();
+            return Err(Status::unavailable(format!(
+                "the agent did not answer within {limit} s; the outcome is unknown"
+            )));
+        };
+        answer.map(tonic::Response::into_inner)
     }
 }
 

@@ -107,11 +107,10 @@ impl Round<'_> {
             }
         };
         let secret = self.secret_payload().await?.duplicate();
-        let mut taken_in = None;
-        let data = match source {
-            PutSource::Secret => secret,
+        let (data, from) = match source {
+            PutSource::Secret => (secret, Source::Secret),
             PutSource::Merged(merge) => {
-                taken_in = expect.map(|stamp| marks(stamp.incarnation, &secret));
+                let life = self.head()?.version.incarnation;
                 let token = self.record.as_ref().map(|c| &c.data);
                 let pick = |side: &Side| match side {
                     Side::Token => token,
@@ -129,9 +128,8 @@ impl Round<'_> {
             }
         };
         let content = Content { data, metadata };
-        let written = agent
-            .put(view.token, &path, &content, expect, taken_in.as_ref(), parents, &self.request_id)
-            .await?;
+        let put = Put { content: &content, expect, from, parents };
+        let written = agent.put(view.token, &path, put, &self.request_id).await?;
         self.moved(Direction::ToToken, why);
         self.saw_record(&written, content);
         let told = Event::RecordWritten(view.node, view.token, path, Box::new(written));

@@ -229,7 +229,11 @@ impl<'a> Round<'a> {
 
     pub(super) fn moved(&mut self, direction: Direction, why: &Verdict) {
         // What came first says why; what followed only carried it on.
-        self.moved.get_or_insert_with(|| Moved { direction, reason: why.reason, message: why.message.clone() });
+        self.moved.get_or_insert_with(|| Moved {
+            direction,
+            reason: why.reason,
+            message: why.message.clone(),
+        });
     }
 
     /// Does one step.
