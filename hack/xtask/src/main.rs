@@ -2,6 +2,8 @@
 
 mod check_house;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Code generation and checks.
@@ -18,8 +20,17 @@ enum Command {
     CheckHouse,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Args::parse().command {
+#[allow(clippy::print_stderr, reason = "a command's message is for the terminal")]
+fn main() -> ExitCode {
+    let outcome = match Args::parse().command {
         Command::CheckHouse => check_house::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        // Not `{:?}`: that adds a backtrace, and a broken wall is no crash.
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
