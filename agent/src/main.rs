@@ -1,2 +1,16 @@
-//! Work in progress.
-fn main() {}
+//! The node agent's program; everything is in the library.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use hsm_agent::config::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::TokenWorker => hsm_agent::worker_main(),
+        Command::Version => hsm_agent::token_cli::print_version(),
+        Command::Token(args) => hsm_agent::token_cli::main(&args),
+        Command::Run(args) => hsm_agent::run::main(&args),
+    }
+}

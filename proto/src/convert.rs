@@ -114,6 +114,19 @@ impl From<&Version> for wire::Version {
     }
 }
 
+/// The digests of some values.
+pub fn key_digests(from: &[wire::KeyDigest]) -> Result<Vec<(Key, KeyDigest)>, WireError> {
+    from.iter()
+        .map(|k| Ok((Key::new(k.key.as_str())?, KeyDigest::from_bytes(bytes("digest", &k.digest)?))))
+        .collect()
+}
+
+impl From<(&Key, &KeyDigest)> for wire::KeyDigest {
+    fn from((key, digest): (&Key, &KeyDigest)) -> Self {
+        Self { key: key.as_str().to_owned(), digest: digest.as_bytes().to_vec() }
+    }
+}
+
 impl TryFrom<&wire::Origin> for Origin {
     type Error = WireError;
     fn try_from(from: &wire::Origin) -> Result<Self, WireError> {
@@ -123,11 +136,7 @@ impl TryFrom<&wire::Origin> for Origin {
         let Some(mark) = &from.mark else {
             return Ok(Self::Token { mark: None });
         };
-        let keys = mark
-            .keys
-            .iter()
-            .map(|k| Ok((Key::new(k.key.as_str())?, KeyDigest::from_bytes(bytes("mark.digest", &k.digest)?))))
-            .collect::<Result<_, WireError>>()?;
+        let keys = key_digests(&mark.keys)?;
         let stamp = mark.stamp.as_ref().ok_or(WireError::Missing("mark.stamp"))?.try_into()?;
         Ok(Self::Token { mark: Some(SecretMark { stamp, keys }) })
     }
@@ -144,11 +153,7 @@ impl From<&Origin> for wire::Origin {
 
 impl From<&SecretMark> for wire::SecretMark {
     fn from(from: &SecretMark) -> Self {
-        let keys = from
-            .keys
-            .iter()
-            .map(|(k, d)| wire::KeyDigest { key: k.as_str().to_owned(), digest: d.as_bytes().to_vec() })
-            .collect();
+        let keys = from.keys.iter().map(|(k, d)| (k, d).into()).collect();
         Self { stamp: Some((&from.stamp).into()), keys }
     }
 }

@@ -184,9 +184,9 @@ impl World {
     /// If the API server refuses.
     pub fn edit_secret(&self, namespace: &str, name: &str, key: &str, value: &str) -> Result<()> {
         let patch = serde_json::json!({"stringData": {key: value}}).to_string();
-        self.plane
-            .kubectl(&["-n", namespace, "patch", "secret", name, "--type", "merge", "-p", &patch])
-            .map(drop)
+        // By stdin: one argument of a program has at most 128 KiB.
+        let args = ["-n", namespace, "patch", "secret", name, "--type", "merge", "--patch-file", "/dev/stdin"];
+        self.plane.kubectl_stdin(&args, &patch).map(drop)
     }
 
     /// Sets an annotation of an HSMSecret.

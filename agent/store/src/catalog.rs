@@ -197,9 +197,9 @@ pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) ->
         .collect();
     let needed = |id: ObjectId, item: &Item| match item {
         Item::Record(path, head) | Item::History(path, head) => living(path, head),
-        Item::Tombstone(tomb) => tombs
-            .get(&(tomb.path.clone(), tomb.incarnation))
-            .is_some_and(|(_, kept, _)| *kept == id),
+        Item::Tombstone(tomb) => {
+            tombs.get(&(tomb.path.clone(), tomb.incarnation)).is_some_and(|(_, kept, _)| *kept == id)
+        }
         Item::Head { head, .. } => needed_sets.contains(&head.set) && !dead_heads.contains(&(id, head.set)),
         Item::Body(body) => {
             needed_sets.contains(&body.set)
@@ -234,15 +234,11 @@ fn heads(found: &[(u64, &Arc<Head>)]) -> Vec<Arc<Head>> {
     let mut kept: Vec<(u64, &Arc<Head>)> = Vec::new();
     for (generation, head) in found {
         let beaten =
-            found.iter().any(
-                |(other_generation, other)| match head.revision.relation(&other.revision) {
-                    Relation::Behind => true,
-                    Relation::Equal => {
-                        (*other_generation, other.place.object) > (*generation, head.place.object)
-                    }
-                    Relation::Ahead | Relation::Diverged | Relation::OtherLife => false,
-                },
-            );
+            found.iter().any(|(other_generation, other)| match head.revision.relation(&other.revision) {
+                Relation::Behind => true,
+                Relation::Equal => (*other_generation, other.place.object) > (*generation, head.place.object),
+                Relation::Ahead | Relation::Diverged | Relation::OtherLife => false,
+            });
         let doubled = kept.iter().any(|(_, other)| Arc::ptr_eq(other, head));
         if !beaten && !doubled {
             kept.push((*generation, head));

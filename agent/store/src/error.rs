@@ -134,11 +134,11 @@ impl StoreError {
                 ErrorClass::Busy => Remedy::Retry,
                 ErrorClass::Full => Remedy::Space,
                 ErrorClass::Invalid => Remedy::Request,
-                ErrorClass::PinRequired
+                ErrorClass::ObjectDamaged
+                | ErrorClass::PinRequired
                 | ErrorClass::PinIncorrect
                 | ErrorClass::PinLength
-                | ErrorClass::PinLocked
-                | ErrorClass::ObjectDamaged => Remedy::Person,
+                | ErrorClass::PinLocked => Remedy::Person,
                 ErrorClass::TokenAbsent
                 | ErrorClass::Unreachable
                 | ErrorClass::SessionLost

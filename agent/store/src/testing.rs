@@ -200,6 +200,11 @@ impl World {
         held(&self.state).faults.push((fault, 0));
     }
 
+    /// Forgets the faults that have not struck.
+    pub fn clear_script(&self) {
+        held(&self.state).faults.clear();
+    }
+
     /// The calls made since this was last asked.
     pub fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut held(&self.state).calls)

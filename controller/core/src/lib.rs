@@ -11,6 +11,7 @@ mod placement;
 mod plan;
 mod present;
 mod verdict;
+mod wanted;
 
 pub use merge::{Conflicts, Merge, Side};
 pub use model::{
@@ -20,3 +21,4 @@ pub use model::{
 pub use placement::{Primary, choose_primary};
 pub use plan::{Plan, PutSource, Step, plan};
 pub use verdict::{ConflictStatus, ReadyStatus, SyncState, Verdict};
+pub use wanted::Invalid;

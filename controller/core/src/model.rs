@@ -106,6 +106,8 @@ pub struct Wanted {
     pub force: bool,
     /// The HSMSecret has a deletion timestamp.
     pub deleting: bool,
+    /// It is deleted with `--cascade=orphan`: the Secret stays.
+    pub orphan: bool,
     /// The HSMSecret carries our finalizer.
     pub has_finalizer: bool,
 }

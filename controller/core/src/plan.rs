@@ -8,7 +8,7 @@ use hsm_api::Reason;
 use hsm_types::{Presence, Stamp, Version};
 
 use crate::merge::Merge;
-use crate::model::{Copy, DeletionPolicy, Input};
+use crate::model::{Copy, DeletionPolicy, Input, Ownership};
 use crate::verdict::{ReadyStatus, SyncState, Verdict};
 use crate::{absent, present};
 
@@ -159,6 +159,13 @@ fn terminate(input: &Input) -> Plan {
     let delete = |copy: &Copy| {
         let expect = copy.heads.iter().map(|h| h.version.stamp()).collect();
         Plan::act(Step::DeleteRecord { expect }, Reason::Terminating, "deletionPolicy is Delete")
+    };
+    // The garbage collector would take the Secret too, half a minute later when the CRD is new to it.
+    let gone = || match input.secret.present() {
+        Some(secret) if secret.ownership == Ownership::Ours && !input.wanted.orphan => {
+            Plan::act(Step::DeleteSecret, Reason::Terminating, "deletionPolicy is Delete")
+        }
+        _ => gone(),
     };
     match &input.token {
         Presence::Unknown(why) => wait(format!("waiting to delete the record: {why}")),

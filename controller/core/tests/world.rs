@@ -464,6 +464,7 @@ fn wanted() -> Wanted {
         resolve: None,
         force: false,
         deleting: false,
+        orphan: false,
         has_finalizer: false,
     }
 }

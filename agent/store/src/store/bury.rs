@@ -59,7 +59,7 @@ impl<T: Token> Store<T> {
                 // Of two heads of one life the tombstone names the newer epoch; it kills both.
                 Some(tomb) => tomb.stamp = tomb.stamp.max(stamp),
                 None => {
-                    tombstones.push(Tombstone { path: path.clone(), incarnation: stamp.incarnation, stamp })
+                    tombstones.push(Tombstone { path: path.clone(), incarnation: stamp.incarnation, stamp });
                 }
             }
         }

@@ -25,7 +25,11 @@ pub fn identify<T: Token>(token: &mut T) -> Result<Presence<TokenId>, StoreError
 pub(super) fn of_the_object(error: &TokenError) -> bool {
     matches!(
         error.class,
-        ErrorClass::NoSuchObject | ErrorClass::Module | ErrorClass::Invalid | ErrorClass::Full
+        ErrorClass::NoSuchObject
+            | ErrorClass::ObjectDamaged
+            | ErrorClass::Module
+            | ErrorClass::Invalid
+            | ErrorClass::Full
     )
 }
 

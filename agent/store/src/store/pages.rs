@@ -267,18 +267,12 @@ fn heads_that_diverged_in_one_page_are_all_kept() {
     let other_life = record("a", 2, 1);
     bench.plant(1, 1, &[], &vec![one(b"left"), one(b"right"), other_life]);
     let mut store = bench.open();
-    let Presence::Present(heads) = store.heads(&path("a")).unwrap() else {
-        panic!("a is there")
-    };
-    let mut values: Vec<Vec<u8>> = heads
-        .iter()
-        .map(|record| record.content.data.get("k").unwrap().expose().to_vec())
-        .collect();
+    let Presence::Present(heads) = store.heads(&path("a")).unwrap() else { panic!("a is there") };
+    let mut values: Vec<Vec<u8>> =
+        heads.iter().map(|record| record.content.data.get("k").unwrap().expose().to_vec()).collect();
     values.sort();
     assert_eq!(values, [b"a.1".to_vec(), b"left".to_vec(), b"right".to_vec()]);
-    store
-        .delete(&path("a"), Expect::Stamp(version(1, 1).stamp()))
-        .unwrap();
+    store.delete(&path("a"), Expect::Stamp(version(1, 1).stamp())).unwrap();
     assert_eq!(value(&mut store, "a").as_deref(), Some("a.1"));
 }
 

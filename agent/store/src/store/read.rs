@@ -85,10 +85,7 @@ impl<T: Token> Store<T> {
             found = record.filter(is_it).or(found);
         }
         let record = found.ok_or(Failed::Stale)?;
-        Ok(Record {
-            revision: wanted.clone(),
-            content: record.content,
-        })
+        Ok(Record { revision: wanted.clone(), content: record.content })
     }
 
     /// Reads an object by the handle that the index has for it, and makes sure that it is that object.

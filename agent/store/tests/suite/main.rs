@@ -1,11 +1,5 @@
 //! The store over the token in memory.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::ref_option,
-    unreachable_pub
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::ref_option, unreachable_pub)]
 
 mod common;
 mod faults;

@@ -166,3 +166,55 @@ fn two_lives_of_a_path_are_kept_until_one_is_deleted() {
     assert_eq!(deleted.tombstones.len(), 1);
     assert_eq!(values(&mut store, "a"), one("k", b"ours"));
 }
+
+#[test]
+fn a_healed_record_continues_its_life_unless_that_life_ended() {
+    let world = formatted(Limits::SOFTWARE);
+    let mut store = open(&world);
+    // The version that the Secret's annotation knows, and that this token lost.
+    let lost = Version::first(Incarnation::from_bytes([7; 8]), WriterId::from_bytes([9; 8]));
+    let mut heal = put("a", &[("k", b"1")]);
+    heal.expect = Expect::Absent;
+    heal.origin = PutOrigin::Secret;
+    heal.parents = vec![lost.clone()];
+    let healed = store.put(&heal).unwrap().revision;
+    assert_eq!(healed.version.relation(&lost), Relation::Ahead);
+    assert_eq!(healed.version.incarnation, lost.incarnation);
+    store.delete(&path("a"), Expect::Any).unwrap();
+    let anew = store.put(&heal).unwrap().revision;
+    assert_eq!(anew.version.relation(&lost), Relation::OtherLife);
+}
+
+#[test]
+fn a_merge_remembers_the_secret_that_it_has_taken_in() {
+    let world = formatted(Limits::SOFTWARE);
+    let mut store = open(&world);
+    let first = store.put(&put("a", &[("k", b"0")])).unwrap().revision;
+    let life = first.version.incarnation;
+    let secret = content(&[("l", b"1")]);
+    let taken: Vec<_> = secret.data.iter().map(|(k, v)| (k.clone(), KeyDigest::of(life, k, v))).collect();
+    let mut merge = put("a", &[("k", b"0"), ("l", b"1")]);
+    merge.origin = PutOrigin::Merged(taken.clone());
+    let merged = store.put(&merge).unwrap().revision;
+    let edited = store.put(&put("a", &[("k", b"2"), ("l", b"1")])).unwrap().revision;
+    for revision in [&merged, &edited] {
+        let Origin::Token { mark: Some(mark) } = &revision.origin else { panic!("a mark") };
+        assert_eq!((mark.stamp, &mark.keys), (merged.version.stamp(), &taken));
+    }
+    let Presence::Present(record) = open(&world).get(&path("a")).unwrap() else { panic!("a is there") };
+    assert_eq!(record.revision, edited);
+}
+
+#[test]
+fn a_token_that_is_edited_without_a_cluster_begins_an_epoch_each_time() {
+    let world = formatted(Limits::SOFTWARE);
+    let edit = |value: &[u8]| {
+        let mut request = put("a", &[("k", value)]);
+        request.begin_epoch = true;
+        open(&world).put(&request).unwrap().revision
+    };
+    let (one, two) = (edit(b"1"), edit(b"2"));
+    assert_eq!(two.version.relation(&one.version), Relation::Ahead);
+    assert_ne!(one.version.epoch.writer, two.version.epoch.writer);
+    assert!(one.version.epoch.writer.same_token(&two.version.epoch.writer));
+}

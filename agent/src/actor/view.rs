@@ -1,0 +1,200 @@
+//! What is known of a token, as one value that replaces the one before.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hsm_store::Head;
+use hsm_token::TokenInfo;
+use hsm_types::{RecordPath, TokenId, Tombstone};
+
+use crate::reason::Reason;
+
+/// How a token is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum State {
+    /// Reads and writes are served.
+    Ready,
+    /// The module works and there is no such token.
+    Absent,
+    /// Nothing can be said.
+    #[default]
+    Unknown,
+    /// No PIN, or it was refused.
+    Locked,
+    /// No identity of ours is on it.
+    Blank,
+    /// Its records cannot be opened.
+    Unreadable,
+    /// It is not the token that was named.
+    NotAdmitted,
+}
+
+/// A token's status without its records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// How it is.
+    pub state: State,
+    /// Why, when it is not ready.
+    pub reason: Option<Reason>,
+    /// What to tell a person.
+    pub message: String,
+    /// Its identity; the last known one while it is away.
+    pub token_id: Option<TokenId>,
+    /// What the module says of it; the last known while it is away.
+    pub info: Option<TokenInfo>,
+    /// Objects listed, ours or not.
+    pub objects: u64,
+    /// How many objects may be there at rest; 0 where there is no limit.
+    pub capacity: u64,
+    /// Counts up with every start of a session.
+    pub epoch: u64,
+    /// Fingerprint of the store key, in hexadecimal digits.
+    pub fingerprint: String,
+    /// Objects of ours that cannot be opened, named by label.
+    pub damaged: Vec<String>,
+}
+
+/// What the token holds of one path.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Entry {
+    /// One, or more when they have diverged.
+    pub heads: Vec<Arc<Head>>,
+    /// The lives that ended.
+    pub tombstones: Vec<Tombstone>,
+    /// Why it is neither present nor absent.
+    pub unknown: Option<String>,
+}
+
+/// All records of a token that can be read.
+#[derive(Debug, Clone, Default)]
+pub struct Records {
+    /// By path.
+    pub entries: BTreeMap<RecordPath, Arc<Entry>>,
+    /// A path that is not listed is unknown, not absent.
+    pub hides: bool,
+}
+
+/// What is known of a token at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// Counts up with every change.
+    pub revision: u64,
+    /// The status.
+    pub status: Status,
+    /// The records, while they are known.
+    pub records: Option<Arc<Records>>,
+}
+
+/// What a follower of the records has to be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing that it was told holds any more.
+    Void,
+    /// Everything anew.
+    Snapshot,
+    /// These paths, and what they are now (nothing left: an empty entry).
+    Paths(Vec<(RecordPath, Arc<Entry>)>),
+}
+
+impl View {
+    /// What somebody who was told `told` last has to be told now; `None` if nothing.
+    ///
+    /// By comparing two snapshots instead of queueing deltas: a slow follower loses nothing and needs no queue.
+    pub fn since(&self, told: Option<&View>) -> Option<Change> {
+        let known = told.and_then(|t| t.records.as_ref().map(|r| (t, r)));
+        let (now, (told, known)) = match (&self.records, known) {
+            (None, None) => return None,
+            (None, Some(_)) => return Some(Change::Void),
+            (Some(_), None) => return Some(Change::Snapshot),
+            (Some(now), Some(known)) => (now, known),
+        };
+        if told.status.epoch != self.status.epoch
+            || told.status.token_id != self.status.token_id
+            || known.hides != now.hides
+        {
+            return Some(Change::Snapshot);
+        }
+        if Arc::ptr_eq(known, now) {
+            return None;
+        }
+        let changed = now.entries.iter().filter(|(path, entry)| {
+            known.entries.get(*path).is_none_or(|old| !Arc::ptr_eq(old, entry) && old != *entry)
+        });
+        let gone = known.entries.keys().filter(|path| !now.entries.contains_key(*path));
+        let paths: Vec<_> = changed
+            .map(|(path, entry)| (path.clone(), Arc::clone(entry)))
+            .chain(gone.map(|path| (path.clone(), Arc::default())))
+            .collect();
+        (!paths.is_empty()).then_some(Change::Paths(paths))
+    }
+}
+
+impl Records {
+    /// The records of an index, sharing every entry that is as it was in `before`.
+    pub fn of(index: &hsm_store::Index, before: Option<&Records>) -> Self {
+        let entries = index
+            .entries()
+            .iter()
+            .map(|(path, entry)| {
+                let entry = Entry {
+                    heads: entry.heads.clone(),
+                    tombstones: entry.tombstones.clone(),
+                    unknown: entry
+                        .damaged
+                        .then(|| "a version of the record cannot be read: its object is damaged".to_owned()),
+                };
+                let same = before.and_then(|b| b.entries.get(path)).filter(|old| ***old == entry);
+                (path.clone(), same.map_or_else(|| Arc::new(entry), Arc::clone))
+            })
+            .collect();
+        Self { entries, hides: index.hides_records() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(epoch: u64, paths: Option<&[(&str, Option<&str>)]>) -> View {
+        let records = paths.map(|paths| {
+            let entries = paths
+                .iter()
+                .map(|(p, unknown)| {
+                    let entry = Entry { unknown: unknown.map(str::to_owned), ..Entry::default() };
+                    (RecordPath::new(*p).unwrap(), Arc::new(entry))
+                })
+                .collect();
+            Arc::new(Records { entries, hides: false })
+        });
+        let status = Status { epoch, ..Status::default() };
+        View { revision: 0, status, records }
+    }
+
+    fn paths(change: Option<Change>) -> Vec<String> {
+        match change {
+            Some(Change::Paths(paths)) => paths.iter().map(|(p, _)| p.to_string()).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_follower_gets_a_snapshot_then_what_changed() {
+        let old = view(1, Some(&[("a", None), ("b", None)]));
+        assert_eq!(old.since(None), Some(Change::Snapshot));
+        let new = view(1, Some(&[("a", Some("x")), ("c", None)]));
+        assert_eq!(paths(new.since(Some(&old))), ["a", "c", "b"]);
+        let same = view(1, Some(&[("a", None), ("b", None)]));
+        assert_eq!(same.since(Some(&old)), None);
+    }
+
+    #[test]
+    fn the_end_of_an_epoch_voids_what_was_told() {
+        let old = view(1, Some(&[("a", None)]));
+        let unknown = view(1, None);
+        assert_eq!(unknown.since(Some(&old)), Some(Change::Void));
+        assert_eq!(unknown.since(None), None);
+        assert_eq!(view(2, Some(&[("a", None)])).since(Some(&unknown)), Some(Change::Snapshot));
+        // A follower too slow to see the gap still learns that the epoch moved.
+        assert_eq!(view(2, Some(&[("a", None)])).since(Some(&old)), Some(Change::Snapshot));
+    }
+}

@@ -1,0 +1,169 @@
+//! The verbs for a whole token: init, change-pin.
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hsm_store::Store;
+use hsm_token::pkcs11::{BlankSlot, TokenSelector};
+use hsm_token::worker::{WorkerProgram, init_software_token};
+use hsm_token::{ErrorClass, Pin, TokenError};
+
+use super::args::{ChangePinArgs, InitArgs};
+use super::output::{confirm, remark, say, terminal};
+use super::session::{log_in, open_store, options};
+use super::{Failure, Outcome};
+use crate::actor::PinSource;
+use crate::config::{Chosen, SelectArgs};
+use crate::random;
+
+const INIT: Duration = Duration::from_mins(2);
+/// Shorter than this, a PIN protects a token's flash for minutes.
+const SHORT: usize = 12;
+
+pub(super) fn init(select: &SelectArgs, args: &InitArgs) -> Outcome {
+    let chosen = select.choose()?;
+    let Some(pin_file) = &chosen.pin_file else {
+        return Err(Failure::Usage(
+            "init needs --pin-file FILE (HSM_PIN_FILE): it holds the PIN, or gets a random one".to_owned(),
+        ));
+    };
+    let there = match log_in_if_there(&chosen)? {
+        Found::Token => true,
+        Found::Nothing => false,
+    };
+    let label = match (&chosen.token, there) {
+        (TokenSelector::Label(label), _) => label.clone(),
+        (_, true) => String::new(),
+        (_, false) => {
+            return Err(Failure::Usage(
+                "no token is there; to make one, name it with --token-label LABEL".to_owned(),
+            ));
+        }
+    };
+    if !args.yes {
+        let question = if there {
+            "Make a store on this token?".to_owned()
+        } else {
+            format!("Make a software token with the label {label:?}?")
+        };
+        if !terminal() {
+            return Err(Failure::Usage("nobody can be asked here; add --yes".to_owned()));
+        }
+        if !confirm(&question)? {
+            return Err(Failure::Other("nothing was changed".to_owned()));
+        }
+    }
+    if !there {
+        make_token(&chosen, args, pin_file, &label)?;
+    }
+    make_store(&chosen)
+}
+
+enum Found {
+    Token,
+    Nothing,
+}
+
+/// Whether the token that is named is there and initialised.
+fn log_in_if_there(chosen: &Chosen) -> Result<Found, Failure> {
+    crate::token_open::prepare(chosen)?;
+    match crate::token_open::worker(chosen).and_then(|mut worker| worker.reopen()) {
+        Ok(()) => Ok(Found::Token),
+        Err(TokenError { class: ErrorClass::TokenAbsent, .. }) => Ok(Found::Nothing),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn make_token(chosen: &Chosen, args: &InitArgs, pin_file: &Path, label: &str) -> Outcome {
+    // The PIN is on the disk before the token has it: a PIN that nobody knows is a lost token.
+    let (pin, made) = pin_or_new(pin_file)?;
+    if made {
+        remark(&format!("A random PIN was written to {}; keep a copy of it elsewhere.", pin_file.display()));
+    }
+    if pin.expose().len() < SHORT {
+        remark(&format!(
+            "The PIN has {} characters. On a hardware token the PIN is all that protects the flash; {SHORT} to 15 are better.",
+            pin.expose().len()
+        ));
+    }
+    let (so_pin, shown) = so_pin(args, pin_file)?;
+    let program = WorkerProgram::current_exe()?;
+    let slot = BlankSlot::First;
+    init_software_token(&program, INIT, &chosen.module, slot, label, &so_pin, &pin)?;
+    if shown {
+        remark(&format!("SO-PIN (shown this once, it unblocks a locked PIN): {}", so_pin.expose()));
+    }
+    Ok(())
+}
+
+/// The SO-PIN, and whether it has to be shown because no file holds it.
+fn so_pin(args: &InitArgs, pin_file: &Path) -> Result<(Pin, bool), Failure> {
+    let file = match &args.so_pin_file {
+        Some(file) => file.clone(),
+        None if terminal() => return Ok((Pin::new(random::pin().to_string()), true)),
+        // Nobody is there to read it: a log is no place for it.
+        None => {
+            let mut name = pin_file.as_os_str().to_owned();
+            name.push(".so");
+            PathBuf::from(name)
+        }
+    };
+    let (pin, made) = pin_or_new(&file)?;
+    if made {
+        remark(&format!("A random SO-PIN was written to {}; it unblocks a locked PIN.", file.display()));
+    }
+    Ok((pin, false))
+}
+
+/// The PIN in the file, or a random one that is written to it (mode 0600). Says whether it was made.
+fn pin_or_new(file: &Path) -> Result<(Pin, bool), Failure> {
+    let failed = |e: std::io::Error| Failure::Other(format!("{} cannot be written: {e}", file.display()));
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
+        Ok(mut new) => {
+            let pin = random::pin();
+            new.write_all(pin.as_bytes())
+                .and_then(|()| new.write_all(b"\n"))
+                .and_then(|()| new.sync_all())
+                .map_err(failed)?;
+            Ok((Pin::new(pin.to_string()), true))
+        }
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            let pin = PinSource::new(Some(file.to_owned())).current().map_err(Failure::Other)?;
+            Ok((pin, false))
+        }
+        Err(e) => Err(failed(e)),
+    }
+}
+
+fn make_store(chosen: &Chosen) -> Outcome {
+    let (mut worker, info) = log_in(chosen)?;
+    let identity = Store::format(&mut worker, None, &mut options(chosen, &info))?;
+    drop(worker);
+    // Read back by a new process, as every later one will, before anything is entrusted to it.
+    let (worker, info) = log_in(chosen)?;
+    let store = open_store(chosen, worker, &info)?;
+    if store.identity() != identity {
+        return Err(Failure::Other(
+            "the token does not give back the identity that was written; do not use it".to_owned(),
+        ));
+    }
+    say(&format!("token {} initialised", identity.token_id));
+    say(&format!("label {}", info.label));
+    say(&format!("fingerprint {}", identity.fingerprint));
+    Ok(())
+}
+
+pub(super) fn change_pin(select: &SelectArgs, args: &ChangePinArgs) -> Outcome {
+    let chosen = select.choose()?;
+    let new = PinSource::new(Some(args.new_pin_file.clone())).current().map_err(Failure::Other)?;
+    let old = super::session::pin(&chosen)?;
+    let (mut worker, info) = super::session::connect(&chosen)?;
+    crate::token_open::with_pin(&chosen, &info, &mut worker, |worker| worker.change_pin(&old, &new))?;
+    let file = chosen.pin_file.as_deref().unwrap_or(Path::new("the PIN file"));
+    say("The token's PIN was changed.");
+    remark(&format!("Put the new PIN into {} wherever the token is used.", file.display()));
+    Ok(())
+}

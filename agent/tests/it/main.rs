@@ -1,0 +1,10 @@
+//! The built program on SoftHSM: command line, mTLS, trouble and recovery.
+
+// The lints know test functions, not the functions that those call.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
+
+mod cli;
+mod node;
+mod pki;
+mod serve;
+mod trouble;
