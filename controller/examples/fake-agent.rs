@@ -1,7 +1,16 @@
 //! The fake agent of the tests as a program, to try the controller by hand without a token.
 //!
 //! `fake-agent serve ADDRESS`, `fake-agent put ADDRESS PATH KEY=VALUE...`, `fake-agent get|delete ADDRESS PATH`.
-#![allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::print_stdout, clippy::expect_used, clippy::panic, unreachable_pub)]
+#![allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::expect_used,
+    clippy::panic,
+    unreachable_pub
+)]
 
 #[path = "../tests/fake_agent/mod.rs"]
 mod fake_agent;

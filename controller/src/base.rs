@@ -35,11 +35,7 @@ pub fn encode(base: &Base, key_id: &str) -> String {
             .iter()
             .map(|(epoch, end)| (epoch.number, epoch.writer.to_string(), *end))
             .collect(),
-        keys: base
-            .keys
-            .iter()
-            .map(|(key, mac)| (key.as_str().to_owned(), BASE64.encode(mac.0)))
-            .collect(),
+        keys: base.keys.iter().map(|(key, mac)| (key.as_str().to_owned(), BASE64.encode(mac.0))).collect(),
     };
     // A struct of strings and numbers always serialises; an empty text would be no base, which is safe.
     serde_json::to_string(&text).unwrap_or_default()

@@ -137,7 +137,8 @@ impl RunArgs {
         if agents.is_empty() && self.agent_endpoints.is_none() {
             bail!("no agent is given: use --agent or --agent-endpoints");
         }
-        let mut scopes: Vec<_> = self.watch_namespaces.into_iter().filter(|n| !n.is_empty()).map(Some).collect();
+        let mut scopes: Vec<_> =
+            self.watch_namespaces.into_iter().filter(|n| !n.is_empty()).map(Some).collect();
         scopes.sort();
         scopes.dedup();
         if scopes.is_empty() {
@@ -147,7 +148,11 @@ impl RunArgs {
             agents,
             agent_endpoints: self.agent_endpoints,
             connector,
-            instance: Instance { name: self.instance, namespace: self.namespace, default: self.default_instance },
+            instance: Instance {
+                name: self.instance,
+                namespace: self.namespace,
+                default: self.default_instance,
+            },
             scopes,
             workers: usize::from(self.workers),
             health_listen: self.health_listen,
@@ -191,7 +196,8 @@ mod tests {
         assert!(config.instance.default);
         assert_eq!(config.scopes, [None]);
         assert_eq!(config.health_listen.to_string(), "127.0.0.1:8081");
-        let one = ["--agent", "n=http://127.0.0.1:1", "--watch-namespaces", "b,a,b", "--default-instance=false"];
+        let one =
+            ["--agent", "n=http://127.0.0.1:1", "--watch-namespaces", "b,a,b", "--default-instance=false"];
         let config = check(&one).unwrap();
         assert_eq!(config.scopes, [Some("a".to_owned()), Some("b".to_owned())]);
         assert!(!config.instance.default);

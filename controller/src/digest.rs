@@ -51,10 +51,7 @@ impl DigestKey {
 
     /// The macs of all values.
     pub fn values(&self, path: &RecordPath, payload: &Payload) -> Macs {
-        payload
-            .iter()
-            .map(|(k, v)| (k.clone(), self.value(path, k, v)))
-            .collect()
+        payload.iter().map(|(k, v)| (k.clone(), self.value(path, k, v))).collect()
     }
 
     /// The checksum of a status: an HMAC over the keys and the macs of their values, so that no value is needed.
@@ -72,10 +69,7 @@ impl DigestKey {
 
 /// The digests that a record's mark has, for one incarnation.
 pub fn marks(incarnation: Incarnation, payload: &Payload) -> BTreeMap<Key, KeyDigest> {
-    payload
-        .iter()
-        .map(|(k, v)| (k.clone(), KeyDigest::of(incarnation, k, v)))
-        .collect()
+    payload.iter().map(|(k, v)| (k.clone(), KeyDigest::of(incarnation, k, v))).collect()
 }
 
 /// The macs of the core's values.
@@ -100,10 +94,7 @@ mod tests {
     use super::*;
 
     fn payload(pairs: &[(&str, &str)]) -> Payload {
-        pairs
-            .iter()
-            .map(|(k, v)| (Key::new(*k).unwrap(), Value::new(v.as_bytes().to_vec())))
-            .collect()
+        pairs.iter().map(|(k, v)| (Key::new(*k).unwrap(), Value::new(v.as_bytes().to_vec()))).collect()
     }
 
     #[test]

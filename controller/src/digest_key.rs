@@ -6,8 +6,8 @@ use hsm_api::names;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, PostParams};
 use kube::Client;
+use kube::api::{Api, PostParams};
 use zeroize::Zeroizing;
 
 use crate::digest::DigestKey;

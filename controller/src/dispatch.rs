@@ -76,7 +76,9 @@ pub(crate) async fn run(
     }
     let drained = async { while turns.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN, drained).await.is_err() {
-        tracing::warn!("some turns did not end in time; what they were doing is looked at again at the next start");
+        tracing::warn!(
+            "some turns did not end in time; what they were doing is looked at again at the next start"
+        );
     }
     Ok(())
 }

@@ -79,9 +79,7 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::default();
         let build = Family::<Labels, Gauge>::default();
-        build
-            .get_or_create(&Labels(vec![("version", crate::VERSION), ("commit", crate::COMMIT)]))
-            .set(1);
+        build.get_or_create(&Labels(vec![("version", crate::VERSION), ("commit", crate::COMMIT)])).set(1);
         let this = Self {
             syncs: Family::default(),
             sync_seconds: seconds(),
@@ -98,7 +96,11 @@ impl Metrics {
         let r = &mut registry;
         r.register("hsm_build_info", "The version that runs", build);
         r.register("hsm_secret_sync", "Reconciles by outcome", this.syncs.clone());
-        r.register("hsm_secret_sync_duration_seconds", "How long a reconcile takes", this.sync_seconds.clone());
+        r.register(
+            "hsm_secret_sync_duration_seconds",
+            "How long a reconcile takes",
+            this.sync_seconds.clone(),
+        );
         r.register(
             "hsm_secret_propagation_seconds",
             "From hearing of a change to having moved it",
@@ -118,7 +120,13 @@ impl Metrics {
     }
 
     /// A reconcile ended.
-    pub fn synced(&self, result: &'static str, reason: &'static str, direction: &'static str, took: Duration) {
+    pub fn synced(
+        &self,
+        result: &'static str,
+        reason: &'static str,
+        direction: &'static str,
+        took: Duration,
+    ) {
         let labels = Labels(vec![("result", result), ("reason", reason), ("direction", direction)]);
         self.syncs.get_or_create(&labels).inc();
         self.sync_seconds.observe(took.as_secs_f64());

@@ -18,7 +18,7 @@ use crate::index::{self, Event, Readiness};
 use crate::metrics::Metrics;
 use crate::reconcile::Context;
 use crate::watch::Sink;
-use crate::{COMMIT, VERSION, digest_key, dispatch, watch};
+use crate::{COMMIT, VERSION, device_status, digest_key, dispatch, watch};
 
 /// How long ending may take: the turns' drain and a little.
 const END: Duration = Duration::from_secs(25);
@@ -28,7 +28,12 @@ type Part = (&'static str, anyhow::Result<()>);
 
 /// Runs until SIGTERM or SIGINT, or until a part ends unexpectedly.
 pub async fn run(config: Config) -> anyhow::Result<()> {
-    tracing::info!(version = VERSION, commit = COMMIT, instance = config.instance.name, "the controller starts");
+    tracing::info!(
+        version = VERSION,
+        commit = COMMIT,
+        instance = config.instance.name,
+        "the controller starts"
+    );
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = CancellationToken::new();
@@ -79,17 +84,18 @@ async fn start(config: &Config, parts: &mut JoinSet<Part>, stop: &CancellationTo
         index: index.clone(),
     };
     parts.spawn(part("the health server", http::serve(health, http::health(shared.clone()), stop.clone())));
-    parts.spawn(part("the metrics server", http::serve(metrics_listener, http::metrics(shared.clone()), stop.clone())));
+    parts.spawn(part(
+        "the metrics server",
+        http::serve(metrics_listener, http::metrics(shared.clone()), stop.clone()),
+    ));
     parts.spawn(part("the REST server", http::serve(rest, http::rest(), stop.clone())));
 
     for (name, url) in &config.agents {
         index.tell(Event::AgentAdded(name.clone())).await?;
-        parts.spawn(endless("an agent's session", supervise(
-            name.clone(),
-            url.clone(),
-            config.connector.clone(),
-            index.clone(),
-        )));
+        parts.spawn(endless(
+            "an agent's session",
+            supervise(name.clone(), url.clone(), config.connector.clone(), index.clone()),
+        ));
     }
     if let Some(service) = config.agent_endpoints.clone() {
         let follow = follow_slices(client.clone(), service, config.connector.clone(), index.clone());
@@ -104,7 +110,13 @@ async fn start(config: &Config, parts: &mut JoinSet<Part>, stop: &CancellationTo
     }
     let devices = watch::devices(client.clone(), config.instance.namespace.clone(), sink);
     parts.spawn(endless("the watch of HSMDevices", devices));
-    parts.spawn(part("the turns", turns(config.clone(), client, index, metrics, woken, readiness, shared.ready, stop.clone())));
+    let everywhere = config.scopes == [None];
+    let told = device_status::follow(client.clone(), config.instance.namespace.clone(), everywhere);
+    parts.spawn(endless("the statuses of HSMDevices", told));
+    parts.spawn(part(
+        "the turns",
+        turns(config.clone(), client, index, metrics, woken, readiness, shared.ready, stop.clone()),
+    ));
     Ok(())
 }
 

@@ -8,8 +8,8 @@ use hsm_api::{HSMDevice, HSMSecret, names};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::runtime::watcher::{self, watcher};
 use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, watcher};
 use kube::{Client, Resource};
 
 use crate::index::{Event, IndexHandle, Scoped, SecretMeta};
@@ -67,10 +67,8 @@ pub(crate) async fn secrets(client: Client, namespace: Option<String>, sink: Sin
 
 /// HSMDevices of the controller's namespace.
 pub(crate) async fn devices(client: Client, namespace: String, sink: Sink) {
-    let stream = watcher(
-        api::<DeserializeGuard<HSMDevice>>(&client, Some(&namespace)),
-        watcher::Config::default(),
-    );
+    let stream =
+        watcher(api::<DeserializeGuard<HSMDevice>>(&client, Some(&namespace)), watcher::Config::default());
     let convert = |guard: DeserializeGuard<HSMDevice>| match guard.0 {
         Ok(device) => Some(device),
         Err(invalid) => {

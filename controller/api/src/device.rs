@@ -10,6 +10,7 @@ use crate::HSMDeviceStatus;
 use crate::schema::{one_or_many, yes};
 
 /// Which tokens take part, and how.
+#[allow(clippy::duplicated_attributes, reason = "one printcolumn for each column")]
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[kube(
     group = "hsm.j5t.io",
@@ -22,7 +23,11 @@ use crate::schema::{one_or_many, yes};
     category = "hsm",
     derive = "PartialEq",
     doc = "Which tokens take part, and how. Counted only in the operator's own namespace. Of its fields only pathGrants is acted on yet.",
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.deviceType"),
     printcolumn(name = "Devices", type_ = "integer", json_path = ".status.totalDevices"),
@@ -291,13 +296,17 @@ mod tests {
     #[test]
     fn usb_is_one_selector_or_a_list() {
         let one = serde_json::json!({"usb": {"vendorId": "20a0", "productId": "4230"}});
-        let many = serde_json::json!({"usb": [{"vendorId": "20a0", "productId": "4230", "serialNumber": "E66"}]});
+        let many =
+            serde_json::json!({"usb": [{"vendorId": "20a0", "productId": "4230", "serialNumber": "E66"}]});
         for (json, serial) in [(one, None), (many, Some("E66"))] {
             let discovery: Discovery = serde_json::from_value(json).unwrap();
             let selectors = discovery.usb_selectors().unwrap();
             assert_eq!(selectors[0].serial_number.as_deref(), serial);
         }
-        for bad in [serde_json::json!({"usb": 1}), serde_json::json!({"usb": {"vendorId": "x", "productId": "4230"}})] {
+        for bad in [
+            serde_json::json!({"usb": 1}),
+            serde_json::json!({"usb": {"vendorId": "x", "productId": "4230"}}),
+        ] {
             let discovery: Discovery = serde_json::from_value(bad).unwrap();
             assert!(discovery.usb_selectors().is_err());
         }
@@ -305,7 +314,8 @@ mod tests {
 
     #[test]
     fn device_types_are_spelled_as_the_go_operator_does() {
-        let spec: HSMDeviceSpec = serde_json::from_value(serde_json::json!({"deviceType": "SmartCard-HSM"})).unwrap();
+        let spec: HSMDeviceSpec =
+            serde_json::from_value(serde_json::json!({"deviceType": "SmartCard-HSM"})).unwrap();
         assert_eq!(spec.device_type, DeviceType::SmartCardHsm);
         assert_eq!(spec.max_devices, Some(10));
     }

@@ -10,6 +10,7 @@ use crate::HSMSecretStatus;
 use crate::schema::yes;
 
 /// A record on a token and the Kubernetes Secret that is kept equal to it.
+#[allow(clippy::duplicated_attributes, reason = "one printcolumn for each column")]
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[kube(
     group = "hsm.j5t.io",
@@ -22,7 +23,11 @@ use crate::schema::yes;
     category = "hsm",
     derive = "PartialEq",
     doc = "A record on a hardware token and the Kubernetes Secret that is kept equal to it.",
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.syncStatus"),
     printcolumn(name = "Primary", type_ = "string", json_path = ".status.primary.node"),
     printcolumn(name = "Mirrors", type_ = "string", json_path = ".status.mirrorsReady"),
@@ -44,7 +49,10 @@ pub struct HSMSecretSpec {
     /// The Kubernetes Secret's name; the HSMSecret's own name unless given. When it is changed, the new Secret is made
     /// first and then the old one goes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub secret_name: Option<String>,
 
     /// The Kubernetes Secret's type. A Secret's type cannot be changed, so a change makes the Secret anew.
@@ -252,9 +260,7 @@ impl HSMSecretSpec {
             ("generate", self.generate.as_ref().is_some_and(|g| !g.is_empty())),
             ("rolloutRestart", self.rollout_restart == Some(true)),
         ];
-        set.into_iter()
-            .filter_map(|(name, is_set)| is_set.then_some(name))
-            .collect()
+        set.into_iter().filter_map(|(name, is_set)| is_set.then_some(name)).collect()
     }
 }
 

@@ -115,11 +115,7 @@ fn covers(pattern: &str, path: &RecordPath) -> bool {
     match pattern.strip_suffix("/*") {
         // An empty prefix would give everything away; nobody means that.
         Some(prefix) => {
-            !prefix.is_empty()
-                && path
-                    .as_str()
-                    .strip_prefix(prefix)
-                    .is_some_and(|rest| rest.starts_with('/'))
+            !prefix.is_empty() && path.as_str().strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'))
         }
         None => path.as_str() == pattern,
     }
@@ -156,7 +152,9 @@ mod tests {
 
     #[test]
     fn a_path_of_another_namespace_is_forbidden_unless_granted() {
-        for path in ["secrets/team-b/db", "secrets/team-a", "shared", "secrets/team-ab/db", "x/secrets/team-a/db"] {
+        for path in
+            ["secrets/team-b/db", "secrets/team-a", "shared", "secrets/team-ab/db", "x/secrets/team-a/db"]
+        {
             let refused = Wanted::parse(&at(path), &[]).unwrap_err();
             assert_eq!(refused.reason, Reason::PathForbidden, "{path}");
         }
@@ -184,7 +182,8 @@ mod tests {
     #[test]
     fn force_is_a_value_that_was_not_acted_on() {
         let mut forced = object(HSMSecretSpec { auto_sync: Some(false), ..Default::default() });
-        forced.metadata.annotations = Some([(names::ANNOTATION_FORCE_SYNC.to_owned(), "2".to_owned())].into());
+        forced.metadata.annotations =
+            Some([(names::ANNOTATION_FORCE_SYNC.to_owned(), "2".to_owned())].into());
         assert!(Wanted::parse(&forced, &[]).unwrap().force);
         let status = hsm_api::HSMSecretStatus { force_sync: Some("2".to_owned()), ..Default::default() };
         forced.status = Some(status);

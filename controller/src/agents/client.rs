@@ -208,13 +208,16 @@ impl From<&Status> for AgentError {
         let named = status.metadata().get(REASON_KEY).and_then(|v| v.to_str().ok()).and_then(reason);
         let moved = matches!(named, Some(Reason::ConflictPending | Reason::PathNotFound));
         let (class, usual) = match status.code() {
-            Code::FailedPrecondition if moved || named.is_none() => (AgentErrorClass::Moved, Reason::ConflictPending),
+            Code::FailedPrecondition if moved || named.is_none() => {
+                (AgentErrorClass::Moved, Reason::ConflictPending)
+            }
             Code::AlreadyExists | Code::NotFound => (AgentErrorClass::Moved, Reason::ConflictPending),
             Code::InvalidArgument => (AgentErrorClass::Refused, Reason::InvalidSpec),
             Code::ResourceExhausted => (AgentErrorClass::Refused, Reason::TokenFull),
-            Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented => {
-                (AgentErrorClass::Refused, Reason::TokenUnhealthy)
-            }
+            Code::FailedPrecondition
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::Unimplemented => (AgentErrorClass::Refused, Reason::TokenUnhealthy),
             _ => (AgentErrorClass::Later, Reason::AgentUnreachable),
         };
         // The agent ends its messages with the request's id, which would make every message a new one.

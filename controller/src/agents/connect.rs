@@ -31,7 +31,8 @@ impl Connector {
     pub fn check(&self, url: &str) -> anyhow::Result<()> {
         let uri: tonic::codegen::http::Uri = url.parse().with_context(|| format!("{url} is not a URL"))?;
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let loopback =
+            host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         match uri.scheme_str() {
             Some("https") if self.tls.is_some() => Ok(()),
             Some("https") => bail!("{url} needs --tls-ca, --tls-cert and --tls-key"),

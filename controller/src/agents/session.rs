@@ -50,7 +50,8 @@ async fn session(name: &str, channel: Channel, index: &IndexHandle) -> String {
     if index.tell(Event::AgentConnected(name.to_owned(), client)).await.is_err() {
         return "the controller is ending".to_owned();
     }
-    let mut stream = match TokensClient::new(channel.clone()).watch_tokens(wire::WatchTokensRequest {}).await {
+    let mut stream = match TokensClient::new(channel.clone()).watch_tokens(wire::WatchTokensRequest {}).await
+    {
         Ok(answer) => answer.into_inner(),
         Err(status) => return text(&status),
     };
@@ -83,9 +84,9 @@ async fn session(name: &str, channel: Channel, index: &IndexHandle) -> String {
             return "the controller is ending".to_owned();
         }
         for id in serving {
-            running.entry(id).or_insert_with(|| {
-                feeds.spawn(feed(name.to_owned(), id, channel.clone(), index.clone()))
-            });
+            running
+                .entry(id)
+                .or_insert_with(|| feeds.spawn(feed(name.to_owned(), id, channel.clone(), index.clone())));
         }
     }
 }
@@ -96,7 +97,11 @@ fn token(status: &wire::TokenStatus) -> Option<(TokenId, Option<(Reason, String)
     if status.state == wire::TokenState::Ready as i32 {
         return Some((id, None));
     }
-    let why = if status.message.is_empty() { "the token does not serve".to_owned() } else { status.message.clone() };
+    let why = if status.message.is_empty() {
+        "the token does not serve".to_owned()
+    } else {
+        status.message.clone()
+    };
     Some((id, Some((reason(&status.reason).unwrap_or(Reason::TokenUnhealthy), why))))
 }
 

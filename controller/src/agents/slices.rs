@@ -117,7 +117,10 @@ mod tests {
     #[test]
     fn a_service_is_written_as_namespace_name_port() {
         let service: Service = "sys/agents:9090".parse().unwrap();
-        assert_eq!((service.namespace.as_str(), service.name.as_str(), service.port), ("sys", "agents", 9090));
+        assert_eq!(
+            (service.namespace.as_str(), service.name.as_str(), service.port),
+            ("sys", "agents", 9090)
+        );
         for bad in ["agents:9090", "sys/agents", "/a:1", "a/b:x"] {
             assert!(bad.parse::<Service>().is_err(), "{bad}");
         }

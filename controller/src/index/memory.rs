@@ -49,12 +49,7 @@ impl SecretMemory {
             _ => return None,
         };
         let one = |key: &Key| marks.and_then(|m| m.get(key)).copied();
-        Some(
-            self.macs
-                .iter()
-                .map(|(k, mac)| (k.clone(), ValueDigests { mac: *mac, mark: one(k) }))
-                .collect(),
-        )
+        Some(self.macs.iter().map(|(k, mac)| (k.clone(), ValueDigests { mac: *mac, mark: one(k) })).collect())
     }
 }
 

@@ -110,16 +110,16 @@ impl Index {
 
     /// Keeps what a reconcile learned, if the object still lives.
     pub fn remember(&mut self, key: &ObjectKey, uid: &str, memory: Memory) {
-        if let Some(entry) = self.entries.get_mut(key).filter(|e| e.object.metadata.uid.as_deref() == Some(uid)) {
+        if let Some(entry) =
+            self.entries.get_mut(key).filter(|e| e.object.metadata.uid.as_deref() == Some(uid))
+        {
             entry.memory = memory;
         }
     }
 
     /// How many HSMSecrets are in each `syncStatus`.
     pub fn states(&self) -> impl Iterator<Item = Option<hsm_api::SyncStatus>> {
-        self.entries
-            .values()
-            .map(|e| e.object.status.as_ref().and_then(|s| s.sync_status))
+        self.entries.values().map(|e| e.object.status.as_ref().and_then(|s| s.sync_status))
     }
 
     /// Everyone who wants this Secret.

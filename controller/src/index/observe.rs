@@ -100,5 +100,4 @@ impl Index {
             .min_by_key(|(_, e)| age(e))
             .map(|(other, _)| other.clone())
     }
-
 }

@@ -38,14 +38,9 @@ impl SecretMeta {
         Some(Self {
             uid: metadata.uid.clone()?,
             resource_version: metadata.resource_version.clone()?,
-            labelled: labels
-                .and_then(|l| l.get(names::LABEL_MANAGED))
-                .is_some_and(|v| v == names::MANAGER),
+            labelled: labels.and_then(|l| l.get(names::LABEL_MANAGED)).is_some_and(|v| v == names::MANAGER),
             owner,
-            base: metadata
-                .annotations
-                .as_ref()
-                .and_then(|a| a.get(names::ANNOTATION_BASE).cloned()),
+            base: metadata.annotations.as_ref().and_then(|a| a.get(names::ANNOTATION_BASE).cloned()),
         })
     }
 }

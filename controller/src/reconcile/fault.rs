@@ -56,7 +56,9 @@ impl Fault {
                 Reason::InvalidSpec,
                 format!("the API server refuses ({doing}): {}", status.message),
             ),
-            413 => Self::refused(Reason::ValueTooLarge, format!("the API server refuses ({doing}): too large")),
+            413 => {
+                Self::refused(Reason::ValueTooLarge, format!("the API server refuses ({doing}): too large"))
+            }
             403 if status.message.contains("being terminated") => {
                 Self::later(Reason::Terminating, "the namespace is being deleted")
             }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hsm_api::{HSMSecret, Reason};
-use hsm_core::{Copy, Input, Ownership, Primary, SecretView, Step, TokenView, Verdict, Wanted, choose_primary};
+use hsm_core::{
+    Copy, Input, Ownership, Primary, SecretView, Step, TokenView, Verdict, Wanted, choose_primary,
+};
 use hsm_types::{Content, Payload, Presence, TokenId};
 
 use super::Context;
@@ -132,7 +134,10 @@ impl<'a> Round<'a> {
 
     /// Whether there is something that can be worked on at all.
     pub(super) fn valid(&self) -> Result<&Wanted, Fault> {
-        let wanted = self.wanted.as_ref().map_err(|invalid| Fault::refused(invalid.reason, invalid.message.clone()))?;
+        let wanted = self
+            .wanted
+            .as_ref()
+            .map_err(|invalid| Fault::refused(invalid.reason, invalid.message.clone()))?;
         match &self.holder {
             Some(holder) if !wanted.deleting => Err(Fault::refused(
                 Reason::InvalidSpec,
@@ -188,7 +193,9 @@ impl<'a> Round<'a> {
 
     pub(super) fn ownership(&self, meta: &SecretMeta) -> Ownership {
         match &meta.owner {
-            Some((uid, _)) if meta.labelled && Some(uid) == self.object.metadata.uid.as_ref() => Ownership::Ours,
+            Some((uid, _)) if meta.labelled && Some(uid) == self.object.metadata.uid.as_ref() => {
+                Ownership::Ours
+            }
             Some((_, name)) if meta.labelled => Ownership::Other(name.clone()),
             _ => Ownership::Foreign,
         }
@@ -209,7 +216,8 @@ impl<'a> Round<'a> {
     /// The primary's agent.
     pub(super) fn agent(&self) -> Result<(TokenView, AgentClient), Fault> {
         let view = self.token.present().cloned();
-        let view = view.ok_or_else(|| Fault::later(self.unknown_reason, "no token is known to hold the record"))?;
+        let view =
+            view.ok_or_else(|| Fault::later(self.unknown_reason, "no token is known to hold the record"))?;
         match self.clients.get(&view.node) {
             Some(client) => Ok((view, client.clone())),
             None => Err(Fault::later(
@@ -221,7 +229,11 @@ impl<'a> Round<'a> {
 
     pub(super) fn moved(&mut self, direction: Direction, why: &Verdict) {
         // What came first says why; what followed only carried it on.
-        self.moved.get_or_insert_with(|| Moved { direction, reason: why.reason, message: why.message.clone() });
+        self.moved.get_or_insert_with(|| Moved {
+            direction,
+            reason: why.reason,
+            message: why.message.clone(),
+        });
     }
 
     /// Does one step.
@@ -290,7 +302,9 @@ fn primary(
             match unheard.first().filter(|_| !holds && Some(views[i].token) != previous) {
                 // An agent that was never heard may have the token that holds it.
                 Some(agent) => (
-                    Presence::unknown(format!("the agent {agent} has not answered yet, and may hold the record")),
+                    Presence::unknown(format!(
+                        "the agent {agent} has not answered yet, and may hold the record"
+                    )),
                     Reason::AgentUnreachable,
                 ),
                 None => (Presence::Present(views[i].clone()), tokens[i].reason),

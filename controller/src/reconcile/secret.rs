@@ -47,14 +47,20 @@ impl Round<'_> {
 
     /// Takes in a Secret as the API server gave it.
     pub(super) async fn saw_secret(&mut self, mut secret: Secret) -> Result<(), Fault> {
-        let meta = SecretMeta::of(&secret.metadata)
-            .ok_or_else(|| Fault::later(Reason::SecretDrift, "the API server gave a Secret without uid or version"))?;
+        let meta = SecretMeta::of(&secret.metadata).ok_or_else(|| {
+            Fault::later(Reason::SecretDrift, "the API server gave a Secret without uid or version")
+        })?;
         let payload = take_data(&mut secret)?;
         self.take_secret(meta, payload, secret).await
     }
 
     /// Takes in a Secret whose values are known; `frame` is the rest of it.
-    pub(super) async fn take_secret(&mut self, meta: SecretMeta, payload: Payload, frame: Secret) -> Result<(), Fault> {
+    pub(super) async fn take_secret(
+        &mut self,
+        meta: SecretMeta,
+        payload: Payload,
+        frame: Secret,
+    ) -> Result<(), Fault> {
         let path = self.valid()?.path.clone();
         self.memory.secret = Some(SecretMemory {
             uid: meta.uid.clone(),
@@ -91,16 +97,12 @@ impl Round<'_> {
 
 /// Moves the values out of the object into memory that is wiped.
 pub(super) fn take_data(secret: &mut Secret) -> Result<Payload, Fault> {
-    let values: Vec<(String, Value)> = secret
-        .data
-        .take()
-        .into_iter()
-        .flatten()
-        .map(|(key, bytes)| (key, Value::new(bytes.0)))
-        .collect();
+    let values: Vec<(String, Value)> =
+        secret.data.take().into_iter().flatten().map(|(key, bytes)| (key, Value::new(bytes.0))).collect();
     let keys = values.into_iter().map(|(key, value)| Ok((Key::new(key)?, value)));
-    keys.collect::<Result<Payload, hsm_types::InvalidKey>>()
-        .map_err(|error| Fault::refused(Reason::InvalidKey, format!("the Secret cannot go to the token: {error}")))
+    keys.collect::<Result<Payload, hsm_types::InvalidKey>>().map_err(|error| {
+        Fault::refused(Reason::InvalidKey, format!("the Secret cannot go to the token: {error}"))
+    })
 }
 
 /// Wipes what was sent.

@@ -8,8 +8,8 @@ use hsm_types::{Payload, Presence};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::Resource as _;
+use kube::api::{DeleteParams, PostParams, Preconditions};
 
 use super::fault::Fault;
 use super::round::{Direction, Round};
@@ -126,8 +126,9 @@ impl Round<'_> {
     async fn wrote_secret(&mut self, mut made: Secret, payload: Payload) -> Result<(), Fault> {
         wipe(&mut made);
         made.data = None;
-        let meta = SecretMeta::of(&made.metadata)
-            .ok_or_else(|| Fault::later(Reason::SecretDrift, "the API server gave a Secret without uid or version"))?;
+        let meta = SecretMeta::of(&made.metadata).ok_or_else(|| {
+            Fault::later(Reason::SecretDrift, "the API server gave a Secret without uid or version")
+        })?;
         self.take_secret(meta, payload, made).await
     }
 
@@ -156,8 +157,10 @@ impl Round<'_> {
     }
 
     async fn delete_under(&self, name: &str, meta: &SecretMeta) -> Result<(), Fault> {
-        let preconditions =
-            Preconditions { resource_version: Some(meta.resource_version.clone()), uid: Some(meta.uid.clone()) };
+        let preconditions = Preconditions {
+            resource_version: Some(meta.resource_version.clone()),
+            uid: Some(meta.uid.clone()),
+        };
         let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         match self.secrets().delete(name, &params).await {
             Ok(_) => Ok(()),

@@ -1,8 +1,8 @@
 //! The next status, from the last one and what a turn found out. Pure: time is an argument.
 
 use hsm_api::{
-    ConditionStatus, HSMSecret, HSMSecretStatus, PrimaryStatus, Reason, SecretRef, SyncStatus, condition, names,
-    set_condition,
+    ConditionStatus, HSMSecret, HSMSecretStatus, PrimaryStatus, Reason, SecretRef, SyncStatus, condition,
+    names, set_condition,
 };
 use hsm_core::{ReadyStatus, SyncState, TokenView, Verdict, Wanted};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -102,7 +102,8 @@ pub(super) fn next_status(old: &HSMSecretStatus, facts: &Facts<'_>) -> HSMSecret
     secret_ref(&mut new, facts);
     new.mirrors_ready = Some("0/0".to_owned());
     if facts.worked_off {
-        let forced = facts.object.metadata.annotations.as_ref().and_then(|a| a.get(names::ANNOTATION_FORCE_SYNC));
+        let forced =
+            facts.object.metadata.annotations.as_ref().and_then(|a| a.get(names::ANNOTATION_FORCE_SYNC));
         let paused = facts.wanted.is_some_and(|w| w.paused);
         if let Some(value) = forced.filter(|_| !paused && say.ready != ReadyStatus::Unknown) {
             new.force_sync = Some(value.clone());

@@ -138,10 +138,7 @@ impl Round<'_> {
                 let base = Base { version: version.clone(), keys: secret.macs.clone() };
                 base::encode(&base, digest.id())
             }),
-            secret_ours: self
-                .secret
-                .present()
-                .map(|meta| self.ownership(meta) == hsm_core::Ownership::Ours),
+            secret_ours: self.secret.present().map(|meta| self.ownership(meta) == hsm_core::Ownership::Ours),
             secret_absent: self.secret.is_absent(),
             say: &say,
             now: &now,
@@ -157,7 +154,8 @@ impl Round<'_> {
                 "metadata": { "uid": self.object.metadata.uid },
                 "status": super::status::patch(&old, &new),
             });
-            let params = PatchParams { field_manager: Some(names::MANAGER.to_owned()), ..PatchParams::default() };
+            let params =
+                PatchParams { field_manager: Some(names::MANAGER.to_owned()), ..PatchParams::default() };
             match self.objects().patch_status(&self.key.name, &params, &Patch::Merge(patch)).await {
                 Ok(object) => {
                     self.context.metrics.status_written();

@@ -9,8 +9,8 @@ use hsm_proto::agent as wire;
 use hsm_proto::agent::put_record_request::Expect;
 use hsm_proto::agent::watch_records_response::Event;
 use hsm_types::{
-    Content, Digest, Incarnation, KeyDigest, Origin, RecordPath, Revision, SecretMark, Stamp, TokenId, Tombstone,
-    Version,
+    Content, Digest, Incarnation, KeyDigest, Origin, RecordPath, Revision, SecretMark, Stamp, TokenId,
+    Tombstone, Version,
 };
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
@@ -80,7 +80,8 @@ impl FakeAgent {
     }
 
     fn put_now(&self, request: wire::PutRecordRequest) -> Result<wire::PutRecordResponse, Status> {
-        let path = RecordPath::new(request.path.as_str()).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let path =
+            RecordPath::new(request.path.as_str()).map_err(|e| Status::invalid_argument(e.to_string()))?;
         let content = request.content.ok_or_else(|| Status::invalid_argument("content"))?;
         let content = Content::try_from(content).map_err(|e| Status::invalid_argument(e.to_string()))?;
         if content.data.size() > 60_000 {
@@ -108,12 +109,15 @@ impl FakeAgent {
         let mut mark = None;
         let version = match &entry.live {
             None => {
-                let parent = parents.first().filter(|p| {
-                    !entry.tombstones.iter().any(|t| t.incarnation == p.incarnation)
-                });
+                let parent = parents
+                    .first()
+                    .filter(|p| !entry.tombstones.iter().any(|t| t.incarnation == p.incarnation));
                 match parent {
                     Some(parent) => parent.next(self.token.writer([1; 4]), &[], true),
-                    None => Version::first(Incarnation::from_bytes(lives.to_be_bytes()), self.token.writer([1; 4])),
+                    None => Version::first(
+                        Incarnation::from_bytes(lives.to_be_bytes()),
+                        self.token.writer([1; 4]),
+                    ),
                 }
             }
             Some((live, old)) => {
@@ -180,7 +184,10 @@ impl wire::tokens_server::Tokens for FakeAgent {
     ) -> Answer<wire::InitializeTokenResponse> {
         Err(Status::unimplemented(""))
     }
-    async fn generate_random(&self, _: Request<wire::GenerateRandomRequest>) -> Answer<wire::GenerateRandomResponse> {
+    async fn generate_random(
+        &self,
+        _: Request<wire::GenerateRandomRequest>,
+    ) -> Answer<wire::GenerateRandomResponse> {
         Err(Status::unimplemented(""))
     }
 }
@@ -191,7 +198,8 @@ impl wire::records_server::Records for FakeAgent {
 
     async fn get(&self, request: Request<wire::GetRecordRequest>) -> Answer<wire::GetRecordResponse> {
         self.count("get");
-        let path = RecordPath::new(request.into_inner().path).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let path = RecordPath::new(request.into_inner().path)
+            .map_err(|e| Status::invalid_argument(e.to_string()))?;
         let state = self.state.lock().unwrap();
         let live = state.records.get(&path).and_then(|e| e.live.as_ref());
         let (revision, content) = live.ok_or_else(|| Status::not_found("no such record"))?;
@@ -209,7 +217,10 @@ impl wire::records_server::Records for FakeAgent {
         self.put_now(request.into_inner()).map(Response::new)
     }
 
-    async fn delete(&self, request: Request<wire::DeleteRecordRequest>) -> Answer<wire::DeleteRecordResponse> {
+    async fn delete(
+        &self,
+        request: Request<wire::DeleteRecordRequest>,
+    ) -> Answer<wire::DeleteRecordResponse> {
         self.count("delete");
         let request = request.into_inner();
         let path = RecordPath::new(request.path).map_err(|e| Status::invalid_argument(e.to_string()))?;
