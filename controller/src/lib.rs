@@ -6,6 +6,7 @@
 pub mod agents;
 pub mod base;
 pub mod config;
+mod device_status;
 pub mod digest;
 mod digest_key;
 mod dispatch;

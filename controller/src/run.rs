@@ -18,7 +18,7 @@ use crate::index::{self, Event, Readiness};
 use crate::metrics::Metrics;
 use crate::reconcile::Context;
 use crate::watch::Sink;
-use crate::{COMMIT, VERSION, digest_key, dispatch, watch};
+use crate::{COMMIT, VERSION, device_status, digest_key, dispatch, watch};
 
 /// How long ending may take: the turns' drain and a little.
 const END: Duration = Duration::from_secs(25);
@@ -110,6 +110,9 @@ async fn start(config: &Config, parts: &mut JoinSet<Part>, stop: &CancellationTo
     }
     let devices = watch::devices(client.clone(), config.instance.namespace.clone(), sink);
     parts.spawn(endless("the watch of HSMDevices", devices));
+    let everywhere = config.scopes == [None];
+    let told = device_status::follow(client.clone(), config.instance.namespace.clone(), everywhere);
+    parts.spawn(endless("the statuses of HSMDevices", told));
     parts.spawn(part(
         "the turns",
         turns(config.clone(), client, index, metrics, woken, readiness, shared.ready, stop.clone()),

@@ -10,6 +10,7 @@ use crate::HSMDeviceStatus;
 use crate::schema::{one_or_many, yes};
 
 /// Which tokens take part, and how.
+#[allow(clippy::duplicated_attributes, reason = "one printcolumn for each column")]
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[kube(
     group = "hsm.j5t.io",

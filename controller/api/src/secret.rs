@@ -10,6 +10,7 @@ use crate::HSMSecretStatus;
 use crate::schema::yes;
 
 /// A record on a token and the Kubernetes Secret that is kept equal to it.
+#[allow(clippy::duplicated_attributes, reason = "one printcolumn for each column")]
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
 #[kube(
     group = "hsm.j5t.io",
