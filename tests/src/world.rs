@@ -211,7 +211,7 @@ pub fn eventually<T: PartialEq + Debug>(
     wanted: &T,
     mut ask: impl FnMut() -> Result<T>,
 ) -> Result<()> {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + Duration::from_mins(1);
     loop {
         let got = ask();
         if got.as_ref().is_ok_and(|got| got == wanted) {

@@ -27,7 +27,9 @@ fn world_with(names: &[&str]) -> World {
         world.nodes[0].put(&path, &[("a", "a1"), ("b", "b1")]).unwrap();
         world.apply("apps", name, "").unwrap();
     }
-    names.iter().for_each(|name| in_sync(&world, name));
+    for name in names {
+        in_sync(&world, name);
+    }
     world
 }
 

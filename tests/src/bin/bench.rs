@@ -66,7 +66,7 @@ async fn sync(count: usize) -> Result<()> {
             break;
         }
         anyhow::ensure!(
-            started.elapsed() < Duration::from_secs(600),
+            started.elapsed() < Duration::from_mins(10),
             "only {done} of {count} after 10 minutes"
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -93,7 +93,7 @@ async fn sync(count: usize) -> Result<()> {
 
     let before = api_writes(&world)?;
     let read_before = token_operations(&world)?;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     let idle: u64 = difference(&api_writes(&world)?, &before).values().sum();
     let reads = difference(&token_operations(&world)?, &read_before);
     println!("idle, 60 s    {idle:8}     API writes (aim: 0); token calls: {reads:?}");
@@ -115,7 +115,9 @@ fn sync_status(secret: &HSMSecret) -> String {
 
 async fn client(world: &World) -> Result<Client> {
     let kubeconfig = kube::config::Kubeconfig::read_from(world.plane.kubeconfig())?;
-    Ok(Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await?)?)
+    Ok(Client::try_from(
+        Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?,
+    )?)
 }
 
 /// Makes the HSMSecrets, which both sides of the comparison find.
