@@ -85,7 +85,8 @@
 //! object that holds an entry of an unknown kind, or anything that is not exactly as written here, counts as one that
 //! cannot be read, whole: nothing is skipped.
 //!
-//! **Place**: `text` path, incarnation (8), `varint` epoch number, writer (8), `varint` counter.
+//! **Place**: `text` path, incarnation (8), `varint` epoch number, writer (8), `varint` counter. A writer is the first
+//! four bytes of the TokenId on which the epoch was begun, and four random bytes drawn then.
 //!
 //! **Tail**:
 //! 1. flags, one byte: 1 = the content came from the Secret, 2 = a mark follows, 4 = metadata follow; others are 0,
