@@ -12,6 +12,7 @@
     unreachable_pub
 )]
 
+#[allow(dead_code)]
 #[path = "../tests/fake_agent/mod.rs"]
 mod fake_agent;
 

@@ -14,7 +14,10 @@ pub enum Format {
 
 /// Starts logging. A level that does not parse counts as `info`; a second call does nothing.
 pub fn init(format: Format, level: &str) {
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The client logs each failed attempt as an error, beside what we say of it.
+    let quiet =
+        if level.contains("kube_client") { level.to_owned() } else { format!("{level},kube_client=off") };
+    let filter = EnvFilter::try_new(quiet).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))

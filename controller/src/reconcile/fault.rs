@@ -13,6 +13,8 @@ pub(super) enum FaultClass {
     Later,
     /// It will be refused until a person acts.
     Refused,
+    /// The API server does not serve: the same later, and nothing is said of the secret meanwhile.
+    Api,
 }
 
 /// See the module.
@@ -43,10 +45,14 @@ impl Fault {
         Self { class: FaultClass::Refused, reason, message: message.into() }
     }
 
+    fn outage(message: String) -> Self {
+        Self { class: FaultClass::Api, reason: Reason::SecretDrift, message }
+    }
+
     /// An error of the API server while doing this.
     pub(super) fn api(doing: &str, error: &kube::Error) -> Self {
         let kube::Error::Api(status) = error else {
-            return Self::later(Reason::SecretDrift, format!("the API server cannot be reached ({doing})"));
+            return Self::outage(format!("the API server cannot be reached ({doing})"));
         };
         match status.code {
             409 => Self::moved(format!("{doing}: {}", status.message)),
@@ -66,7 +72,7 @@ impl Fault {
                 Reason::SecretDrift,
                 format!("the controller's role does not allow it ({doing}): {}", status.message),
             ),
-            code => Self::later(Reason::SecretDrift, format!("the API server answered {code} ({doing})")),
+            code => Self::outage(format!("the API server answered {code} ({doing})")),
         }
     }
 }
@@ -99,7 +105,7 @@ mod tests {
             (404, "gone", FaultClass::Moved),
             (422, "invalid", FaultClass::Refused),
             (403, "ns is being terminated", FaultClass::Later),
-            (500, "x", FaultClass::Later),
+            (500, "x", FaultClass::Api),
         ] {
             let status = Status { code, message: message.to_owned(), ..Status::default() };
             assert_eq!(Fault::api("test", &kube::Error::Api(Box::new(status))).class, class, "{code}");

@@ -114,8 +114,8 @@ impl Round<'_> {
         let was_synced = self.object.status.as_ref().is_some_and(|s| s.last_sync_time.is_some());
         let say = match result {
             Ok(plan) => Say::of(&plan.verdict),
-            // A race that was lost eight times says nothing about the secret.
-            Err(fault) if fault.class == FaultClass::Moved => return Ok(()),
+            // A race that was lost, or an API server that does not serve, says nothing about the secret.
+            Err(fault) if matches!(fault.class, FaultClass::Moved | FaultClass::Api) => return Ok(()),
             Err(fault) => Say::fault(fault, was_synced),
         };
         // Times in the API have whole seconds; a finer one would differ from what comes back.

@@ -49,6 +49,10 @@ impl FakeAgent {
         }
     }
 
+    pub fn token(&self) -> TokenId {
+        self.token
+    }
+
     /// How often each call was made.
     pub fn calls(&self) -> BTreeMap<&'static str, u64> {
         self.state.lock().unwrap().calls.clone()
@@ -59,8 +63,16 @@ impl FakeAgent {
     }
 
     pub async fn serve(self, listener: tokio::net::TcpListener) -> Result<(), tonic::transport::Error> {
+        self.serve_with(tonic::transport::Server::builder(), listener).await
+    }
+
+    pub async fn serve_with(
+        self,
+        mut server: tonic::transport::Server,
+        listener: tokio::net::TcpListener,
+    ) -> Result<(), tonic::transport::Error> {
         use wire::{records_server::RecordsServer, tokens_server::TokensServer};
-        tonic::transport::Server::builder()
+        server
             .add_service(RecordsServer::new(self.clone()))
             .add_service(TokensServer::new(self))
             .serve_with_incoming(tokio_stream::wrappers::TcpListenerStream::new(listener))
