@@ -49,6 +49,14 @@ async fn once(api: &Api<Secret>) -> kube::Result<Option<DigestKey>> {
         if let Some(bytes) = bytes.map(Zeroizing::new) {
             return Ok(Some(DigestKey::new(&bytes)));
         }
+        let labels = secret.metadata.labels.as_ref();
+        if labels.and_then(|l| l.get(names::LABEL_MANAGED)).is_none_or(|by| by != names::MANAGER) {
+            tracing::error!(
+                name = names::DIGEST_KEY_SECRET,
+                "a Secret of this name exists that the controller did not make; delete it, or give it the label managed-by"
+            );
+            return Ok(None);
+        }
         tracing::warn!("the digest key is damaged; a new one is made, and every secret is compared anew");
     }
     let mut bytes = Zeroizing::new([0; DigestKey::LEN]);

@@ -245,6 +245,87 @@ fn nothing_secret_is_logged_or_measured(world: &World) {
     }
 }
 
+fn two_hsmsecrets_that_share_a_record_follow_each_other(world: &World) {
+    world.namespace("shared").unwrap();
+    let path = "secrets/shared/db";
+    world.nodes[0].put(path, &[("k", "one")]).unwrap();
+    for name in ["a", "b"] {
+        world.apply("shared", name, &format!(r#""hsmPath": "{path}""#)).unwrap();
+        in_sync(world, "shared", name);
+    }
+    for (i, (name, other)) in [("a", "b"), ("b", "a"), ("a", "b")].into_iter().enumerate() {
+        let value = format!("edit {i}");
+        world.edit_secret("shared", name, "k", &value).unwrap();
+        token_has(world, path, "k", Some(&value));
+        secret_is(world, "shared", other, "k", Some(&value));
+        secret_is(world, "shared", name, "k", Some(&value));
+        in_sync(world, "shared", other);
+    }
+    let version = || world.field("shared", "a", ".status.version").unwrap();
+    let before = version();
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(version(), before, "nobody writes it back and forth");
+}
+
+fn a_foreign_secret_is_brought_to_a_token_that_has_no_record(world: &World) {
+    world.namespace("brought").unwrap();
+    world
+        .plane
+        .kubectl(&["-n", "brought", "create", "secret", "generic", "s", "--from-literal=k=theirs"])
+        .unwrap();
+    world.apply("brought", "s", r#""adoptionPolicy": "Always""#).unwrap();
+    token_has(world, "secrets/brought/s", "k", Some("theirs"));
+    in_sync(world, "brought", "s");
+}
+
+fn a_type_that_does_not_fit_leaves_the_secret_and_one_that_fits_keeps_its_labels(world: &World) {
+    world.namespace("types").unwrap();
+    world.nodes[0].put("secrets/types/s", &[("username", "u"), ("password", "p")]).unwrap();
+    world.apply("types", "s", "").unwrap();
+    in_sync(world, "types", "s");
+    world.plane.kubectl(&["-n", "types", "label", "secret", "s", "team=blue"]).unwrap();
+    // The API server wants tls.crt and tls.key in it.
+    world.apply("types", "s", r#""secretType": "kubernetes.io/tls""#).unwrap();
+    reason_is(world, "types", "s", "Ready", "InvalidSpec");
+    assert_eq!(world.secret("types", "s", "password").unwrap().as_deref(), Some("p"));
+    world.apply("types", "s", r#""secretType": "kubernetes.io/basic-auth""#).unwrap();
+    in_sync(world, "types", "s");
+    let get = |path: &str| world.plane.kubectl(&["-n", "types", "get", "secret", "s", "-o", path]).unwrap();
+    assert_eq!(get("jsonpath={.type} {.metadata.labels.team}"), "kubernetes.io/basic-auth blue");
+}
+
+fn an_edit_of_the_secret_under_its_earlier_name_is_not_lost(world: &World) {
+    world.namespace("renamed").unwrap();
+    world.nodes[0].put("secrets/renamed/s", &[("k", "one")]).unwrap();
+    world.apply("renamed", "s", r#""secretName": "before""#).unwrap();
+    in_sync(world, "renamed", "s");
+    world.annotate("renamed", "s", "hsm.j5t.io/paused=true").unwrap();
+    reason_is(world, "renamed", "s", "Ready", "Paused");
+    world.edit_secret("renamed", "before", "k", "two").unwrap();
+    world.apply("renamed", "s", r#""secretName": "after", "syncInterval": 10"#).unwrap();
+    world.annotate("renamed", "s", "hsm.j5t.io/paused-").unwrap();
+    secret_is(world, "renamed", "after", "k", Some("one"));
+    reason_is(world, "renamed", "s", "Ready", "ConflictPending");
+    assert_eq!(world.secret("renamed", "before", "k").unwrap().as_deref(), Some("two"));
+    world.edit_secret("renamed", "after", "k", "two").unwrap();
+    token_has(world, "secrets/renamed/s", "k", Some("two"));
+    secret_is(world, "renamed", "before", "k", None);
+    in_sync(world, "renamed", "s");
+}
+
+fn an_hsmsecret_whose_path_became_forbidden_can_be_deleted(world: &World) {
+    world.namespace("stuck").unwrap();
+    world.nodes[0].put("secrets/stuck/s", &[("k", "v")]).unwrap();
+    world.nodes[0].put("secrets/elsewhere/s", &[("k", "v")]).unwrap();
+    world.apply("stuck", "s", r#""deletionPolicy": "Delete""#).unwrap();
+    in_sync(world, "stuck", "s");
+    world.apply("stuck", "s", r#""deletionPolicy": "Delete", "hsmPath": "secrets/elsewhere/s""#).unwrap();
+    reason_is(world, "stuck", "s", "Ready", "PathForbidden");
+    world.plane.kubectl(&["-n", "stuck", "delete", "hsmsec", "s", "--timeout", "30s"]).unwrap();
+    token_has(world, "secrets/elsewhere/s", "k", Some("v"));
+    token_has(world, "secrets/stuck/s", "k", Some("v"));
+}
+
 type Case = (&'static str, fn(&World));
 
 const CASES: &[Case] = &[
@@ -282,6 +363,26 @@ const CASES: &[Case] = &[
     (
         "fields_that_are_not_acted_on_yet_say_so_and_sync_goes_on",
         fields_that_are_not_acted_on_yet_say_so_and_sync_goes_on,
+    ),
+    (
+        "two_hsmsecrets_that_share_a_record_follow_each_other",
+        two_hsmsecrets_that_share_a_record_follow_each_other,
+    ),
+    (
+        "a_foreign_secret_is_brought_to_a_token_that_has_no_record",
+        a_foreign_secret_is_brought_to_a_token_that_has_no_record,
+    ),
+    (
+        "a_type_that_does_not_fit_leaves_the_secret_and_one_that_fits_keeps_its_labels",
+        a_type_that_does_not_fit_leaves_the_secret_and_one_that_fits_keeps_its_labels,
+    ),
+    (
+        "an_edit_of_the_secret_under_its_earlier_name_is_not_lost",
+        an_edit_of_the_secret_under_its_earlier_name_is_not_lost,
+    ),
+    (
+        "an_hsmsecret_whose_path_became_forbidden_can_be_deleted",
+        an_hsmsecret_whose_path_became_forbidden_can_be_deleted,
     ),
     ("nothing_secret_is_logged_or_measured", nothing_secret_is_logged_or_measured),
 ];

@@ -108,11 +108,14 @@ fn undecided(input: &Input, secret: &SecretView) -> Plan {
         ConflictPolicy::PreferSecret => Some(Side::Secret),
     });
     match preferred {
-        Some(Side::Token) => {
+        // A Secret that we did not make goes only when a person says so of this very Secret.
+        Some(Side::Token)
+            if secret.ownership == Ownership::Ours || input.wanted.resolve == Some(Side::Token) =>
+        {
             Plan::act(Step::DeleteSecret, Reason::ConflictResolved, "the token decides: the Secret goes")
         }
         Some(Side::Secret) => put("the Secret decides: the record is made anew", None),
-        None => {
+        _ => {
             let keys = secret.values.iter().flat_map(|v| v.keys().cloned()).collect();
             let message = "the record is gone from the token and the Secret was edited; set the annotation hsm.j5t.io/resolve to token (the Secret goes) or secret (the record is made anew)";
             Plan::wait(Verdict::conflict(keys, message.to_owned()))

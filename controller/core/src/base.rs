@@ -58,6 +58,8 @@ pub(crate) fn past<'a>(input: &'a Input, copy: &Copy, head: &'a Revision) -> Pas
         }
     }
     match &head.origin {
+        // Of a record that several Secrets share it cannot be told whose content it was.
+        _ if input.shared => {}
         Origin::Secret => usable.push((head.version.stamp(), BaseKeys::TokenContent)),
         // A mark alone may be older than a base that was lost with annotation and status: it only adds to one of them.
         Origin::Token { mark: Some(mark) } if !usable.is_empty() && head.version.includes(&mark.stamp) => {
@@ -114,6 +116,13 @@ fn newer<'a>(annotation: &'a Base, status: Option<&'a Base>) -> &'a Base {
     status
         .filter(|s| s.version.incarnation == annotation.version.incarnation && place(s) > place(annotation))
         .unwrap_or(annotation)
+}
+
+/// Whether a Secret's values are what both sides last had in common, by the newer of the base in its annotation and
+/// the one in the status. Without any base nothing says so.
+pub fn unedited(values: &Values, annotation: Option<&Base>, status: Option<&Base>) -> bool {
+    let base = annotation.map(|a| newer(a, status)).or(status);
+    base.is_some_and(|base| BaseKeys::Macs(base).same_content(values, None))
 }
 
 /// Whether the record was deleted and made again on the token by people who knew what the Secret has: then this base,

@@ -13,6 +13,7 @@ mod present;
 mod verdict;
 mod wanted;
 
+pub use base::unedited;
 pub use merge::{Conflicts, Merge, Side};
 pub use model::{
     AdoptionPolicy, Base, ConflictPolicy, Copy, DeletionPolicy, Input, Ownership, SecretView, SyncPolicy,

@@ -182,6 +182,9 @@ pub struct Input {
     pub was_synced: bool,
     /// The name of an earlier Secret of ours (status.secretRef) that is not the wanted one.
     pub old_secret: Option<String>,
+    /// Other HSMSecrets keep their Secrets equal to the same record: what it says of itself ("this came from the
+    /// Secret") may speak of one of theirs, and is no base for this one.
+    pub shared: bool,
     /// The Secret's resource version and the token's version at which both were last seen equal in this process.
     /// While neither has moved nothing needs to be read.
     pub seen_equal: Option<(String, Version)>,

@@ -80,8 +80,9 @@ pub fn choose_primary(path: &RecordPath, tokens: &[TokenView], previous: Option<
     }) {
         return Primary::Unknown(format!("token {} on {} cannot be read: {why}", token.token, token.node));
     }
-    // A tombstone speaks for the path as a copy does.
-    let marked: Vec<usize> = (0..tokens.len()).filter(|&i| tokens[i].copy.present().is_some()).collect();
+    // A tombstone speaks for the path as a copy does, but a copy that another token's tombstone has ended does not.
+    let ended = |t: &TokenView| t.copy.present().is_some_and(|c| c.heads.is_empty());
+    let marked: Vec<usize> = (0..tokens.len()).filter(|&i| ended(&tokens[i])).collect();
     let all: Vec<usize> = (0..tokens.len()).collect();
     let eligible = if marked.is_empty() { all } else { marked };
     rendezvous(path, tokens, &eligible).map_or(Primary::None, Primary::Token)

@@ -13,7 +13,7 @@ pub(crate) fn plan(input: &Input, copy: &Copy, head: &Revision) -> Plan {
     let dormant = !input.wanted.auto_sync && input.was_synced && !input.wanted.force;
     let secret = match &input.secret {
         Presence::Unknown(_) => return Plan::read(Step::ReadSecret),
-        Presence::Absent if dormant => return asleep(SyncState::OutOfSync),
+        Presence::Absent if dormant => return gone_asleep(input),
         Presence::Absent => {
             return needing_record(copy, || {
                 Plan::act(Step::CreateSecret, Reason::SecretCreated, "made the Secret from the token")
@@ -38,16 +38,20 @@ pub(crate) fn plan(input: &Input, copy: &Copy, head: &Revision) -> Plan {
     if unmoved && secret.ownership == Ownership::Ours && type_fits(input, secret) {
         return in_sync(input, head);
     }
-    if dormant {
-        return asleep(SyncState::OutOfSync);
-    }
     let Some(values) = &secret.values else {
         return Plan::read(Step::ReadSecret);
     };
-    if secret.ownership == Ownership::Foreign {
-        return needing_record(copy, || adopt(input, copy, head, values));
-    }
-    sync(input, copy, head, secret, values)
+    let plan = if secret.ownership == Ownership::Foreign {
+        needing_record(copy, || adopt(input, copy, head, secret, values))
+    } else {
+        sync(input, copy, head, secret, values)
+    };
+    // Comparing is no sync: what is equal is said to be equal, after a restart too.
+    let moves = |step: &Step| {
+        !matches!(step, Step::ReadSecret | Step::ReadRecord | Step::ClearResolve | Step::DeleteOldSecret(_))
+    };
+    let compared = plan.equal_at.is_some() || (!plan.steps.is_empty() && !plan.steps.iter().any(moves));
+    if dormant && !compared { asleep() } else { plan }
 }
 
 /// Runs the rest once the record was read.
@@ -55,9 +59,17 @@ fn needing_record(copy: &Copy, then: impl FnOnce() -> Plan) -> Plan {
     if copy.values.is_none() { Plan::read(Step::ReadRecord) } else { then() }
 }
 
-fn asleep(state: SyncState) -> Plan {
+fn asleep() -> Plan {
     let message = "autoSync is false: nothing is synced until hsm.j5t.io/force-sync is set to a new value";
-    Plan::wait(Verdict::new(state, ReadyStatus::True, Reason::SecretSynced, message))
+    Plan::wait(Verdict::new(SyncState::OutOfSync, ReadyStatus::True, Reason::SecretSynced, message))
+}
+
+fn gone_asleep(input: &Input) -> Plan {
+    let message = format!(
+        "there is no Secret {}, and autoSync is false: set hsm.j5t.io/force-sync to a new value to make it",
+        input.wanted.secret_name
+    );
+    Plan::wait(Verdict::new(SyncState::OutOfSync, ReadyStatus::False, Reason::SecretDrift, message))
 }
 
 fn refuse_adoption(input: &Input, what_to_do: &str) -> Plan {
@@ -99,7 +111,7 @@ fn equal(token: &Values, secret: &Values) -> bool {
 }
 
 /// A foreign Secret that may be taken over.
-fn adopt(input: &Input, copy: &Copy, head: &Revision, secret: &Values) -> Plan {
+fn adopt(input: &Input, copy: &Copy, head: &Revision, view: &SecretView, secret: &Values) -> Plan {
     let token = copy.values.as_ref();
     if token.is_some_and(|t| equal(t, secret)) {
         return Plan::act(Step::UpdateSecret, Reason::SecretUpdated, "took over a Secret with equal data");
@@ -108,7 +120,7 @@ fn adopt(input: &Input, copy: &Copy, head: &Revision, secret: &Values) -> Plan {
         return refuse_adoption(input, "its data differs from the token's; make them equal");
     }
     let alone = Past { ground: None, standing: Standing::Descends, parents: Vec::new() };
-    three_way(input, copy, head, secret, &alone)
+    three_way(input, copy, head, view, secret, &alone)
 }
 
 /// Our own Secret.
@@ -177,10 +189,17 @@ fn settle(
             return put_back(head, past, "the token had lost a write; healed it from the Secret");
         }
     }
-    three_way(input, copy, head, secret, past)
+    three_way(input, copy, head, view, secret, past)
 }
 
-fn three_way(input: &Input, copy: &Copy, head: &Revision, secret: &Values, past: &Past<'_>) -> Plan {
+fn three_way(
+    input: &Input,
+    copy: &Copy,
+    head: &Revision,
+    view: &SecretView,
+    secret: &Values,
+    past: &Past<'_>,
+) -> Plan {
     let Some(token) = copy.values.as_ref() else {
         return Plan::read(Step::ReadRecord);
     };
@@ -198,7 +217,7 @@ fn three_way(input: &Input, copy: &Copy, head: &Revision, secret: &Values, past:
     }
     let reason = if conflicts.is_empty() { Reason::SecretUpdated } else { Reason::ConflictResolved };
     if is_side(&merged, Side::Token, token, secret) {
-        return Plan::act(Step::UpdateSecret, reason, "merged both sides' changes");
+        return to_secret(input, copy, view, reason, "merged both sides' changes");
     }
     let source = if is_side(&merged, Side::Secret, secret, token) {
         PutSource::Secret

@@ -41,6 +41,8 @@ impl Wanted {
             None | Some("") => None,
             Some("token") => Some(Side::Token),
             Some("secret") => Some(Side::Secret),
+            // Nothing is left to resolve, and a wrong word must not hold up the end.
+            Some(_) if object.metadata.deletion_timestamp.is_some() => None,
             Some(_) => {
                 let message = format!("the annotation {} must be token or secret", names::ANNOTATION_RESOLVE);
                 return Err(Invalid::spec(message));

@@ -293,6 +293,7 @@ impl World {
             status_base: self.status_base.clone(),
             was_synced: self.was_synced,
             old_secret: None,
+            shared: false,
             seen_equal: self.seen_equal.clone(),
         }
     }

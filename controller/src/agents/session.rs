@@ -72,6 +72,7 @@ async fn session(name: &str, channel: Channel, index: &IndexHandle) -> String {
             },
         };
         let tokens: Vec<_> = list.iter().filter_map(token).collect();
+        let unnamed = list.iter().any(nameless);
         running.retain(|id, feed| {
             let serves = tokens.iter().any(|(listed, trouble)| listed == id && trouble.is_none());
             if !serves {
@@ -80,8 +81,10 @@ async fn session(name: &str, channel: Channel, index: &IndexHandle) -> String {
             serves
         });
         let serving: Vec<TokenId> = tokens.iter().filter(|(_, t)| t.is_none()).map(|(id, _)| *id).collect();
-        if index.tell(Event::Tokens(name.to_owned(), tokens)).await.is_err() {
-            return "the controller is ending".to_owned();
+        for event in [Event::Nameless(name.to_owned(), unnamed), Event::Tokens(name.to_owned(), tokens)] {
+            if index.tell(event).await.is_err() {
+                return "the controller is ending".to_owned();
+            }
         }
         for id in serving {
             running
@@ -91,7 +94,14 @@ async fn session(name: &str, channel: Channel, index: &IndexHandle) -> String {
     }
 }
 
-/// The token's id and why it does not serve. A token without an id holds nothing that could be meant.
+/// Whether there is a token of which it cannot be told which one it is: it may hold anything.
+fn nameless(status: &wire::TokenStatus) -> bool {
+    use wire::TokenState as S;
+    let empty = matches!(S::try_from(status.state), Ok(S::Absent | S::Blank | S::NotAdmitted));
+    !empty && status.token_id.parse::<TokenId>().is_err()
+}
+
+/// The token's id and why it does not serve; `None` without an id.
 fn token(status: &wire::TokenStatus) -> Option<(TokenId, Option<(Reason, String)>)> {
     let id = status.token_id.parse().ok()?;
     if status.state == wire::TokenState::Ready as i32 {

@@ -48,6 +48,12 @@ pub async fn follow(client: Client, service: Service, connector: Connector, inde
     let mut fresh: Option<BTreeMap<String, EndpointSlice>> = None;
     let mut tasks = JoinSet::new();
     let mut running: BTreeMap<(String, String), AbortHandle> = BTreeMap::new();
+    // Until they are listed, there may be agents that hold anything; after that, those that do not serve are among them.
+    let unlisted = format!("of {}/{}", service.namespace, service.name);
+    let mut listed = false;
+    if index.tell(Event::AgentAdded(unlisted.clone())).await.is_err() {
+        return;
+    }
     while let Some(event) = stream.next().await {
         match event {
             Err(error) => {
@@ -68,6 +74,16 @@ pub async fn follow(client: Client, service: Service, connector: Connector, inde
         }
         if fresh.is_some() {
             continue;
+        }
+        for name in slices.values().flat_map(endpoints).map(|(name, _)| name) {
+            if index.tell(Event::AgentAdded(name)).await.is_err() {
+                return;
+            }
+        }
+        if !std::mem::replace(&mut listed, true)
+            && index.tell(Event::AgentRemoved(unlisted.clone())).await.is_err()
+        {
+            return;
         }
         let wanted = agents(slices.values(), service.port);
         let gone: Vec<(String, String)> =
@@ -96,16 +112,22 @@ pub async fn follow(client: Client, service: Service, connector: Connector, inde
     }
 }
 
+/// Every endpoint by the name of its agent, with its address while it serves.
+fn endpoints(slice: &EndpointSlice) -> impl Iterator<Item = (String, Option<&String>)> {
+    slice.endpoints.iter().flatten().filter_map(|endpoint| {
+        let address = endpoint.addresses.first()?;
+        let serves = endpoint.conditions.as_ref().and_then(|c| c.serving.or(c.ready)).unwrap_or(true);
+        let name = endpoint.node_name.clone().unwrap_or_else(|| address.clone());
+        Some((name, serves.then_some(address)))
+    })
+}
+
 fn agents<'a>(slices: impl Iterator<Item = &'a EndpointSlice>, port: u16) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
-    for slice in slices {
-        for endpoint in slice.endpoints.iter().flatten() {
-            let ready = endpoint.conditions.as_ref().and_then(|c| c.serving.or(c.ready)).unwrap_or(true);
-            let Some(address) = endpoint.addresses.first().filter(|_| ready) else { continue };
-            let name = endpoint.node_name.clone().unwrap_or_else(|| address.clone());
-            let host = if address.contains(':') { format!("[{address}]") } else { address.clone() };
-            found.insert(name, format!("https://{host}:{port}"));
-        }
+    for (name, address) in slices.flat_map(endpoints) {
+        let Some(address) = address else { continue };
+        let host = if address.contains(':') { format!("[{address}]") } else { address.clone() };
+        found.insert(name, format!("https://{host}:{port}"));
     }
     found
 }
@@ -141,5 +163,8 @@ mod tests {
         assert_eq!(found["node-1"], "https://10.0.0.1:9090");
         assert_eq!(found["node-2"], "https://[fd00::2]:9090");
         assert_eq!(found.len(), 2);
+        // One that does not serve is an agent all the same: what it holds is unknown, not absent.
+        let names: Vec<String> = endpoints(&slice).map(|(name, _)| name).collect();
+        assert_eq!(names, ["node-1", "node-2", "node-3"]);
     }
 }

@@ -75,15 +75,22 @@ pub struct AgentState {
     pub lost: Option<String>,
     /// Whether it has ever listed its tokens.
     pub heard: bool,
+    /// It has a token and cannot say yet which one it is.
+    pub nameless: bool,
     /// Its tokens; they stay when it is lost.
     pub tokens: BTreeMap<TokenId, TokenEntry>,
 }
 
 impl AgentState {
+    /// Whether it has listed its tokens, each by its id.
+    pub(super) fn told_all(&self) -> bool {
+        self.heard && !self.nameless
+    }
+
     /// Whether everything that it can say now was said.
     fn settled(&self) -> bool {
         let known = |t: &TokenEntry| t.trouble.is_some() || matches!(t.feed, Feed::Known { .. });
-        self.lost.is_some() || (self.heard && self.tokens.values().all(known))
+        self.lost.is_some() || (self.told_all() && self.tokens.values().all(known))
     }
 }
 
@@ -115,6 +122,14 @@ impl Index {
         for token in agent.tokens.values_mut() {
             token.feed = Feed::Unknown(why.to_owned());
         }
+        if news { self.wake_all() } else { Vec::new() }
+    }
+
+    /// Whether the agent has a token that it cannot name, which may be any.
+    pub fn nameless(&mut self, name: &str, nameless: bool) -> Vec<Wake> {
+        let agent = self.agents.entry(name.to_owned()).or_default();
+        let news = agent.heard && agent.nameless != nameless;
+        agent.nameless = nameless;
         if news { self.wake_all() } else { Vec::new() }
     }
 
@@ -189,17 +204,28 @@ impl Index {
         }
     }
 
-    /// A reconcile wrote this record: the feed will tell it too, later.
-    pub fn record_written(&mut self, name: &str, id: TokenId, path: RecordPath, revision: Revision) {
-        let Some(token) = self.agents.get_mut(name).and_then(|a| a.tokens.get_mut(&id)) else { return };
-        let Feed::Known { records, ahead, .. } = &mut token.feed else { return };
+    /// A reconcile wrote this record: the feed will tell it too, later, and it will be no news then. So the others
+    /// that share the record are woken here.
+    pub fn record_written(
+        &mut self,
+        name: &str,
+        id: TokenId,
+        path: RecordPath,
+        revision: Revision,
+    ) -> Vec<Wake> {
+        let wakes = self.wakes_of_path(&path);
+        let Some(token) = self.agents.get_mut(name).and_then(|a| a.tokens.get_mut(&id)) else {
+            return Vec::new();
+        };
+        let Feed::Known { records, ahead, .. } = &mut token.feed else { return Vec::new() };
         let known = records.get(&path).and_then(|r| r.as_ref().ok());
         if known.is_some_and(|r| r.heads.iter().any(|h| h.relation(&revision) != Relation::Behind)) {
-            return;
+            return Vec::new();
         }
         let tombstones = known.map(|r| r.tombstones.clone()).unwrap_or_default();
         ahead.insert(path.clone(), revision.clone());
         records.insert(path, Ok(RecordSeen { heads: vec![revision], tombstones }));
+        if wakes.len() > 1 { wakes } else { Vec::new() }
     }
 
     /// Whether every agent has said all it can say now.
@@ -228,17 +254,44 @@ impl TokenEntry {
             Feed::Unknown(why) => (Presence::unknown(why.clone()), Reason::TokenUnhealthy),
             Feed::Filling(_) => (Presence::unknown("its records are being listed"), Reason::TokenUnhealthy),
             Feed::Known { records, damaged, .. } => match records.get(path) {
-                Some(Ok(seen)) if seen.heads.is_empty() && seen.tombstones.is_empty() && !damaged => {
-                    (Presence::Absent, Reason::PathNotFound)
-                }
-                Some(Ok(seen)) => (Presence::Present(seen.clone()), Reason::SecretSynced),
                 Some(Err(why)) => (Presence::unknown(why.clone()), Reason::RecordDamaged),
-                None if *damaged => {
+                // A damaged object may be the record, or a new life after the tombstones.
+                seen if *damaged && !seen.is_some_and(|s| s.as_ref().is_ok_and(|s| !s.heads.is_empty())) => {
                     let why = "objects on it are damaged, so it cannot be told whether it has this record";
                     (Presence::unknown(why), Reason::RecordDamaged)
                 }
+                Some(Ok(seen)) if seen.heads.is_empty() && seen.tombstones.is_empty() => {
+                    (Presence::Absent, Reason::PathNotFound)
+                }
+                Some(Ok(seen)) => (Presence::Present(seen.clone()), Reason::SecretSynced),
                 None => (Presence::Absent, Reason::PathNotFound),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn on_a_damaged_token_nothing_is_absent() {
+        let path = RecordPath::new("secrets/ns/s").unwrap();
+        let empty = RecordSeen { heads: vec![], tombstones: vec![] };
+        for damaged in [false, true] {
+            for records in [BTreeMap::new(), [(path.clone(), Ok(empty.clone()))].into()] {
+                let feed = Feed::Known { records, damaged, ahead: BTreeMap::new() };
+                let (seen, _) = TokenEntry { trouble: None, feed }.look(&path);
+                assert_eq!((seen.is_absent(), seen.is_unknown()), (!damaged, damaged));
+            }
+        }
+    }
+
+    #[test]
+    fn an_agent_with_a_token_that_it_cannot_name_has_not_told_all() {
+        let mut agent = AgentState { heard: true, ..AgentState::default() };
+        assert!(agent.told_all());
+        agent.nameless = true;
+        assert!(!agent.told_all() && !agent.settled());
     }
 }

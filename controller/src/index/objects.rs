@@ -26,6 +26,7 @@ impl Index {
             return Vec::new();
         }
         let moved = old.is_none_or(|e| !same_life || differs(&e.object, &object));
+        let was = old.map(Entry::secret_key);
         let memory = match self.remove_entry(&key) {
             Some(entry) if same_life => entry.memory,
             _ => Memory::default(),
@@ -36,9 +37,23 @@ impl Index {
         if let Ok(wanted) = &entry.wanted {
             self.by_path.entry(wanted.path.clone()).or_default().insert(key.clone());
         }
-        self.by_secret.entry(secret).or_default().insert(key.clone());
+        self.by_secret.entry(secret.clone()).or_default().insert(key.clone());
         self.entries.insert(key.clone(), entry);
-        if moved { vec![wake(key, Lane::Fresh)] } else { Vec::new() }
+        let mut wakes = if moved { vec![wake(key, Lane::Fresh)] } else { Vec::new() };
+        // Those that wanted the Secret's old name may have it now.
+        if let Some(was) = was.filter(|was| *was != secret) {
+            wakes.extend(self.wakes_of_secret(&was, Lane::Fresh));
+        }
+        wakes
+    }
+
+    /// A reconcile changed an HSMSecret, and this is what it became. It makes no entry: the answer to our own write may
+    /// be heard after the watch has said that the object is deleted, and what is gone must not be served again.
+    pub fn object_patched(&mut self, object: HSMSecret) -> Vec<Wake> {
+        let held = ObjectKey::of(&object.metadata)
+            .and_then(|key| self.entries.get(&key))
+            .is_some_and(|entry| entry.object.metadata.uid == object.metadata.uid);
+        if held { self.object_applied(object) } else { Vec::new() }
     }
 
     /// An HSMSecret is gone. Those that wanted the same Secret may have it now.
@@ -153,4 +168,50 @@ fn differs(old: &HSMSecret, new: &HSMSecret) -> bool {
         || a.annotations != b.annotations
         || a.finalizers != b.finalizers
         || a.deletion_timestamp != b.deletion_timestamp
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Instance;
+
+    fn index() -> Index {
+        Index::new(Instance { name: "i".into(), namespace: "sys".into(), default: true })
+    }
+
+    fn object(name: &str, version: u32, secret: &str) -> HSMSecret {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "hsm.j5t.io/v1alpha1", "kind": "HSMSecret",
+            "metadata": {"namespace": "ns", "name": name, "uid": name, "resourceVersion": version.to_string()},
+            "spec": {"secretName": secret},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_answer_to_our_own_write_does_not_bring_back_what_was_deleted() {
+        let mut index = index();
+        index.object_applied(object("a", 1, "s"));
+        let key = ObjectKey::new("ns", "a");
+        index.object_patched(object("a", 2, "s"));
+        assert_eq!(index.entries[&key].object.metadata.resource_version.as_deref(), Some("2"));
+        index.object_deleted(&key);
+        assert_eq!(index.object_patched(object("a", 3, "s")), []);
+        assert!(index.observe(&key).is_none());
+        // Made again in between: the answer is about the earlier life.
+        let mut again = object("a", 4, "s");
+        again.metadata.uid = Some("another".to_owned());
+        index.object_applied(again);
+        index.object_patched(object("a", 5, "s"));
+        assert_eq!(index.entries[&key].object.metadata.uid.as_deref(), Some("another"));
+    }
+
+    #[test]
+    fn a_name_that_becomes_free_wakes_those_who_wait_for_it() {
+        let mut index = index();
+        index.object_applied(object("a", 1, "s"));
+        index.object_applied(object("b", 2, "s"));
+        let woken = index.object_applied(object("a", 3, "other"));
+        assert!(woken.iter().any(|w| w.key.name == "b"), "{woken:?}");
+    }
 }

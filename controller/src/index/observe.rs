@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hsm_api::{HSMSecret, Reason};
-use hsm_core::{Copy, Invalid, TokenView, Wanted};
+use hsm_core::{AdoptionPolicy, Copy, Invalid, TokenView, Wanted};
 use hsm_types::Presence;
 
 use super::{Entry, Index, Memory, SecretMeta};
@@ -32,8 +32,11 @@ pub struct Observation {
     pub secret: Presence<SecretMeta>,
     /// Every token.
     pub tokens: Vec<TokenSeen>,
-    /// Agents that have never listed their tokens: they may hold anything.
+    /// Agents that have not listed their tokens yet, or have one of which they cannot say which it is: they may hold
+    /// anything.
     pub unheard: Vec<String>,
+    /// Other HSMSecrets have the same path.
+    pub shared: bool,
     /// How to call the agents.
     pub clients: BTreeMap<String, AgentClient>,
     /// What was learned earlier.
@@ -46,8 +49,11 @@ impl Index {
         let entry = self.entries.get(key)?;
         let secret_key = entry.secret_key();
         let secret = match self.secret(&secret_key) {
-            // A Secret without our label is not in our watch.
-            Presence::Absent if entry.memory.foreign => Presence::unknown("it has to be looked for"),
+            // A Secret without our label is not in our watch. One that may be taken over is looked for even when
+            // there is no record to make a Secret from, because then its content is what there is.
+            Presence::Absent if entry.memory.foreign || adopts(entry) => {
+                Presence::unknown("it has to be looked for")
+            }
             known => known,
         };
         Some(Observation {
@@ -56,7 +62,16 @@ impl Index {
             holder: self.holder(key, entry, &secret_key),
             secret,
             tokens: entry.wanted.as_ref().map(|w| self.tokens(w)).unwrap_or_default(),
-            unheard: self.agents.iter().filter(|(_, a)| !a.heard).map(|(name, _)| name.clone()).collect(),
+            unheard: self
+                .agents
+                .iter()
+                .filter(|(_, a)| !a.told_all())
+                .map(|(name, _)| name.clone())
+                .collect(),
+            shared: entry
+                .wanted
+                .as_ref()
+                .is_ok_and(|w| self.by_path.get(&w.path).is_some_and(|keys| keys.len() > 1)),
             clients: self
                 .agents
                 .iter()
@@ -100,4 +115,8 @@ impl Index {
             .min_by_key(|(_, e)| age(e))
             .map(|(other, _)| other.clone())
     }
+}
+
+fn adopts(entry: &Entry) -> bool {
+    entry.wanted.as_ref().is_ok_and(|w| w.adoption_policy == AdoptionPolicy::Always)
 }

@@ -27,6 +27,8 @@ pub enum Scoped<T> {
 pub enum Event {
     /// About HSMSecrets.
     Object(Box<Scoped<HSMSecret>>),
+    /// A reconcile changed an HSMSecret.
+    ObjectPatched(Box<HSMSecret>),
     /// About Secrets with our label.
     Secret(Scoped<(ObjectKey, SecretMeta)>),
     /// About HSMDevices of the controller's namespace.
@@ -39,6 +41,8 @@ pub enum Event {
     AgentConnected(String, AgentClient),
     /// An agent does not answer.
     AgentLost(String, String),
+    /// Whether an agent has a token that it cannot name.
+    Nameless(String, bool),
     /// An agent's tokens.
     Tokens(String, Vec<(TokenId, Option<(Reason, String)>)>),
     /// A record feed.
@@ -156,19 +160,21 @@ impl Task {
         let index = &mut self.index;
         match event {
             Event::Object(event) => return self.object(*event),
+            Event::ObjectPatched(object) => return index.object_patched(*object),
             Event::Secret(event) => return self.secret(event),
             Event::Device(event) => return self.device(*event),
             Event::AgentAdded(name) => index.agent_added(name),
             Event::AgentRemoved(name) => return index.agent_removed(&name),
             Event::AgentConnected(name, client) => index.agent_connected(&name, client),
             Event::AgentLost(name, why) => return index.agent_lost(&name, &why),
+            Event::Nameless(name, nameless) => return index.nameless(&name, nameless),
             Event::Tokens(name, list) => return index.tokens_listed(&name, list),
             Event::Fed(name, token, event) => return index.fed(&name, token, event),
             // The one who tells is the one who would be woken.
             Event::SecretSeen(key, meta) => drop(index.secret_applied(&key, meta)),
             Event::SecretGone(key) => index.secret_gone(&key),
             Event::RecordWritten(name, token, path, revision) => {
-                index.record_written(&name, token, path, *revision);
+                return index.record_written(&name, token, path, *revision);
             }
             Event::Remember(key, uid, memory) => index.remember(&key, &uid, *memory),
             Event::Observe(key, reply) => drop(reply.send(index.observe(&key))),

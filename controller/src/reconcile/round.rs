@@ -70,6 +70,7 @@ pub(super) struct Round<'a> {
     pub(super) record: Option<Content>,
     clients: BTreeMap<String, AgentClient>,
     pub(super) memory: Memory,
+    shared: bool,
     old_secret_gone: bool,
     pub(super) moved: Option<Moved>,
     /// The HSMSecret may go: there is no status to write.
@@ -93,6 +94,7 @@ impl<'a> Round<'a> {
             record: None,
             clients: BTreeMap::new(),
             memory: seen.memory.clone(),
+            shared: false,
             old_secret_gone: false,
             moved: None,
             finished: false,
@@ -107,6 +109,7 @@ impl<'a> Round<'a> {
         self.holder = seen.holder;
         self.secret = seen.secret;
         self.clients = seen.clients;
+        self.shared = seen.shared;
         let previous = self.object.status.as_ref().and_then(|s| s.primary.as_ref()?.token.parse().ok());
         if let Ok(wanted) = &self.wanted {
             let (token, reason) = primary(wanted, &seen.tokens, &seen.unheard, previous);
@@ -169,6 +172,7 @@ impl<'a> Round<'a> {
                 .and_then(|s| s.base.as_deref())
                 .and_then(|text| base::decode(text, self.context.digest.id())),
             was_synced: status.is_some_and(|s| s.last_sync_time.is_some()),
+            shared: self.shared,
             seen_equal: self.memory.seen_equal.clone(),
             wanted,
         })
@@ -247,11 +251,7 @@ impl<'a> Round<'a> {
             Step::ReadRecord => self.read_record().await,
             Step::CreateSecret => self.create_secret(why).await,
             Step::UpdateSecret => self.update_secret(why).await,
-            Step::RecreateSecret => {
-                self.read_record_if_needed().await?;
-                self.delete_secret(why).await?;
-                self.create_secret(why).await
-            }
+            Step::RecreateSecret => self.recreate_secret(why).await,
             Step::DeleteSecret => self.delete_secret(why).await,
             Step::DeleteOldSecret(name) => {
                 self.delete_old_secret(name).await?;

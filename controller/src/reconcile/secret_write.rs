@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hsm_api::{Reason, names};
-use hsm_core::{Base, Ownership, Verdict};
+use hsm_core::{Base, Ownership, SyncPolicy, ValueDigests, Verdict, unedited};
 use hsm_types::{Payload, Presence};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -13,7 +13,7 @@ use kube::api::{DeleteParams, PostParams, Preconditions};
 
 use super::fault::Fault;
 use super::round::{Direction, Round};
-use super::secret::wipe;
+use super::secret::{take_data, wipe};
 use crate::base;
 use crate::digest::macs_of;
 use crate::index::{Event, SecretMeta};
@@ -24,19 +24,52 @@ const MAX_SECRET: usize = 1024 * 1024;
 
 impl Round<'_> {
     pub(super) async fn create_secret(&mut self, why: &Verdict) -> Result<(), Fault> {
+        self.create_like(why, Secret::default()).await
+    }
+
+    /// Deletes the Secret and makes it anew. What would be refused then is refused before anything is deleted.
+    pub(super) async fn recreate_secret(&mut self, why: &Verdict) -> Result<(), Fault> {
         self.read_record_if_needed().await?;
-        let mut secret = Secret {
+        // What others put there stays, so it has to be read, at the version that was planned for.
+        self.secret_payload().await?;
+        let frame = self.secret_frame.clone().ok_or_else(|| Fault::moved("the Secret is gone"))?;
+        let like = Secret {
             metadata: ObjectMeta {
-                name: Some(self.valid()?.secret_name.clone()),
-                namespace: Some(self.key.namespace.clone()),
+                labels: frame.metadata.labels,
+                annotations: frame.metadata.annotations,
                 ..ObjectMeta::default()
             },
-            type_: Some(self.valid()?.secret_type.clone()),
+            immutable: frame.immutable,
             ..Secret::default()
         };
+        let (mut secret, _) = self.new_secret(like.clone())?;
+        let params = PostParams { dry_run: true, ..post() };
+        let answer = self.secrets().create(&params, &secret).await;
+        wipe(&mut secret);
+        match answer {
+            Ok(mut made) => wipe(&mut made),
+            // It is valid, and still there.
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(Fault::api("making the Secret anew", &error)),
+        }
+        self.delete_secret(why).await?;
+        self.create_like(why, like).await
+    }
+
+    /// The whole Secret from the record, and a second copy of its values.
+    fn new_secret(&self, like: Secret) -> Result<(Secret, Payload), Fault> {
+        let mut secret = Secret { type_: Some(self.valid()?.secret_type.clone()), ..like };
+        secret.metadata.name = Some(self.valid()?.secret_name.clone());
+        secret.metadata.namespace = Some(self.key.namespace.clone());
         self.mark_ours(&mut secret)?;
         let payload = self.fill(&mut secret)?;
-        let params = PostParams { field_manager: Some(names::MANAGER.to_owned()), ..PostParams::default() };
+        Ok((secret, payload))
+    }
+
+    async fn create_like(&mut self, why: &Verdict, like: Secret) -> Result<(), Fault> {
+        self.read_record_if_needed().await?;
+        let (mut secret, payload) = self.new_secret(like)?;
+        let params = post();
         let answer = self.secrets().create(&params, &secret).await;
         wipe(&mut secret);
         match answer {
@@ -62,7 +95,7 @@ impl Round<'_> {
         self.mark_ours(&mut secret)?;
         let payload = self.fill(&mut secret)?;
         let name = self.valid()?.secret_name.clone();
-        let params = PostParams { field_manager: Some(names::MANAGER.to_owned()), ..PostParams::default() };
+        let params = post();
         let answer = self.secrets().replace(&name, &params, &secret).await;
         wipe(&mut secret);
         let made = answer.map_err(|error| Fault::api("updating the Secret", &error))?;
@@ -144,16 +177,44 @@ impl Round<'_> {
     }
 
     pub(super) async fn delete_old_secret(&mut self, name: &str) -> Result<(), Fault> {
-        let found = self.secrets().get_metadata_opt(name).await;
+        let found = self.secrets().get_opt(name).await;
         let found = found.map_err(|error| Fault::api("reading the old Secret", &error))?;
-        let Some(meta) = found.and_then(|o| SecretMeta::of(&o.metadata)) else { return Ok(()) };
-        if self.ownership(&meta) != Ownership::Ours {
+        let Some(mut old) = found else { return Ok(()) };
+        let meta = SecretMeta::of(&old.metadata).filter(|meta| self.ownership(meta) == Ownership::Ours);
+        let Some(meta) = meta else {
+            wipe(&mut old);
             return Ok(());
+        };
+        let payload = take_data(&mut old)?;
+        if self.edited_since(&meta, &payload)? {
+            return Err(Fault::refused(
+                Reason::ConflictPending,
+                format!(
+                    "the Secret {name}, which had this name before, was edited and the edit is on no token; take it over into the Secret {} and delete {name}",
+                    self.valid()?.secret_name
+                ),
+            ));
         }
         self.delete_under(name, &meta).await?;
         let key = ObjectKey::new(self.key.namespace.clone(), name);
         let _ = self.context.index.tell(Event::SecretGone(key)).await;
         Ok(())
+    }
+
+    /// Whether an earlier Secret of ours has an edit that never reached the token.
+    fn edited_since(&self, meta: &SecretMeta, payload: &Payload) -> Result<bool, Fault> {
+        let wanted = self.valid()?;
+        if wanted.sync_policy == SyncPolicy::FromToken {
+            return Ok(false);
+        }
+        let digest = &self.context.digest;
+        let macs = digest.values(&wanted.path, payload);
+        let on_token = self.memory.record.as_ref().is_some_and(|record| macs_of(&record.values) == macs);
+        let values = macs.into_iter().map(|(key, mac)| (key, ValueDigests { mac, mark: None })).collect();
+        let decode = |text: Option<&str>| text.and_then(|text| base::decode(text, digest.id()));
+        let status = self.object.status.as_ref().and_then(|s| s.base.as_deref());
+        let (annotation, status) = (decode(meta.base.as_deref()), decode(status));
+        Ok(!on_token && !unedited(&values, annotation.as_ref(), status.as_ref()))
     }
 
     async fn delete_under(&self, name: &str, meta: &SecretMeta) -> Result<(), Fault> {
@@ -168,4 +229,8 @@ impl Round<'_> {
             Err(error) => Err(Fault::api("deleting the Secret", &error)),
         }
     }
+}
+
+fn post() -> PostParams {
+    PostParams { field_manager: Some(names::MANAGER.to_owned()), ..PostParams::default() }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hsm_api::{HSMSecret, names};
-use hsm_core::{Base, Plan, SyncState};
+use hsm_core::{Base, Plan, ReadyStatus, SyncState, Verdict};
 use hsm_types::Presence;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -17,7 +17,7 @@ use super::status::{Facts, Say, next_status};
 use super::{Outcome, event};
 use crate::base;
 use crate::digest::macs_of;
-use crate::index::{Event, Scoped};
+use crate::index::Event;
 
 /// A Secret that is not ours is in no watch: it is looked for this often.
 const FOREIGN_AGAIN: Duration = Duration::from_secs(30);
@@ -33,8 +33,7 @@ impl Round<'_> {
             let finalizers = object.metadata.finalizers.as_deref().unwrap_or_default();
             wanted.has_finalizer = finalizers.iter().any(|f| f == names::FINALIZER);
         }
-        let told = Event::Object(Box::new(Scoped::Applied(object)));
-        let _ = self.context.index.tell(told).await;
+        let _ = self.context.index.tell(Event::ObjectPatched(Box::new(object))).await;
     }
 
     async fn patch_metadata(&mut self, doing: &str, mut metadata: Value) -> Result<(), Fault> {
@@ -63,6 +62,27 @@ impl Round<'_> {
             self.finished = true;
         }
         done
+    }
+
+    /// An HSMSecret that is deleted while its spec is refused goes: it has no record that it could delete.
+    pub(super) async fn let_go(&mut self) -> Result<Option<Plan>, Fault> {
+        let going = self.object.metadata.deletion_timestamp.is_some();
+        let holds = self.object.metadata.finalizers.iter().flatten().any(|f| f == names::FINALIZER);
+        let Err(invalid) = &self.wanted else { return Ok(None) };
+        if !going || !holds {
+            return Ok(None);
+        }
+        let message = format!("nothing was deleted from the token: {}", invalid.message);
+        tracing::warn!(reason = invalid.reason.as_str(), "{message}");
+        let verdict = Verdict {
+            state: SyncState::Pending,
+            ready: ReadyStatus::False,
+            reason: invalid.reason,
+            message,
+            conflict: None,
+        };
+        self.set_finalizer(false).await?;
+        Ok(Some(Plan { steps: Vec::new(), verdict, equal_at: None }))
     }
 
     pub(super) async fn clear_resolve(&mut self) -> Result<(), Fault> {
