@@ -106,9 +106,10 @@ impl From<&TokenError> for OpError {
     fn from(error: &TokenError) -> Self {
         let (kind, reason) = match error.class {
             ErrorClass::TokenAbsent => (Kind::Unknown, Some(Reason::TokenAbsent)),
-            ErrorClass::Unreachable | ErrorClass::SessionLost | ErrorClass::NoSuchObject => {
-                (Kind::Unknown, Some(Reason::TokenUnhealthy))
-            }
+            ErrorClass::Unreachable
+            | ErrorClass::SessionLost
+            | ErrorClass::NoSuchObject
+            | ErrorClass::ObjectGone => (Kind::Unknown, Some(Reason::TokenUnhealthy)),
             ErrorClass::Module => (Kind::Unknown, Some(Reason::ModuleError)),
             ErrorClass::ObjectDamaged => (Kind::Unknown, Some(Reason::RecordDamaged)),
             ErrorClass::Busy => (Kind::Busy, None),

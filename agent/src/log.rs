@@ -1,8 +1,17 @@
 //! Log lines: to stderr, JSON or text. Messages are sentences; data goes into fields.
 
+use std::sync::OnceLock;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{ConfigError, LogFormat};
+
+static STARTED: OnceLock<LogFormat> = OnceLock::new();
+
+/// The form that logging was started with, which the token worker's lines have as well; `None` before.
+pub fn format() -> Option<LogFormat> {
+    STARTED.get().copied()
+}
 
 /// Starts logging for this process. `level` is a level or a filter.
 pub fn start(format: LogFormat, level: &str) -> Result<(), ConfigError> {
@@ -19,5 +28,7 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), ConfigError> {
         LogFormat::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
         LogFormat::Text => builder.with_ansi(false).try_init(),
     };
-    started.map_err(|e| ConfigError::new(format!("logging was started twice: {e}")))
+    started.map_err(|e| ConfigError::new(format!("logging was started twice: {e}")))?;
+    STARTED.get_or_init(|| format);
+    Ok(())
 }

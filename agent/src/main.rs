@@ -8,7 +8,7 @@ use hsm_agent::config::{Cli, Command};
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
-        Command::TokenWorker => hsm_agent::worker_main(),
+        Command::TokenWorker { log_format } => hsm_agent::worker_main(log_format),
         Command::Version => hsm_agent::token_cli::print_version(),
         Command::Token(args) => hsm_agent::token_cli::main(&args),
         Command::Run(args) => hsm_agent::run::main(&args),

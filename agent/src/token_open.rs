@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use clap::ValueEnum as _;
 use hsm_store::{StoreError, SystemClock, WriterLock};
 use hsm_token::pkcs11::Pkcs11Config;
-use hsm_token::worker::{WorkerConfig, WorkerToken};
+use hsm_token::worker::{Deadlines, WorkerConfig, WorkerProgram, WorkerToken};
 use hsm_token::{ErrorClass, TokenError, TokenInfo};
 
 use crate::config::Chosen;
@@ -18,12 +19,22 @@ use crate::config::Chosen;
 /// How long a login waits for another program's write.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
+/// The token worker: our own program, which logs in the form that we log in.
+pub fn program() -> io::Result<WorkerProgram> {
+    let mut program = WorkerProgram::current_exe()?;
+    if let Some(format) = crate::log::format().and_then(|format| format.to_possible_value()) {
+        program.args.push(format!("--log-format={}", format.get_name()).into());
+    }
+    Ok(program)
+}
+
 /// A token behind a worker process; no process is started before its `reopen`.
 pub fn worker(chosen: &Chosen) -> Result<WorkerToken, TokenError> {
     let token = Pkcs11Config { module: chosen.module.clone(), token: chosen.token.clone() };
-    let config = WorkerConfig::new(token).map_err(|e| {
+    let worker = program().map_err(|e| {
         TokenError::new(ErrorClass::Module, "open", format!("our own program is not found: {e}"))
     })?;
+    let config = WorkerConfig { token, worker, deadlines: Deadlines::default(), pin_memory: None };
     WorkerToken::new(config)
 }
 

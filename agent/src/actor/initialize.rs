@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hsm_store::{Options, Store};
 use hsm_token::pkcs11::{BlankSlot, TokenSelector};
-use hsm_token::worker::{WorkerProgram, init_software_token};
+use hsm_token::worker::init_software_token;
 use hsm_token::{Pin, Token as _};
 use hsm_types::TokenId;
 
@@ -61,7 +61,7 @@ impl Actor {
                 return Err(refused("this agent was not told a label (--token-label), so it makes no token"));
             }
         }
-        let program = WorkerProgram::current_exe()
+        let program = token_open::program()
             .map_err(|e| OpError::new(Kind::Internal, None, format!("our own program is not found: {e}")))?;
         let Initialize { label, pin, so_pin } = request;
         init_software_token(&program, LIMIT, &chosen.module, BlankSlot::First, label, so_pin, pin)?;

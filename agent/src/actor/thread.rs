@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use hsm_store::{StoreError, SystemClock, WriterLock};
+use hsm_store::Remedy;
 use hsm_token::worker::WorkerToken;
 use hsm_token::{EpochBudget, Token as _, TokenInfo};
 use tokio::sync::{oneshot, watch};
@@ -16,7 +16,6 @@ use crate::config::Chosen;
 use crate::error::{Kind, OpError};
 use crate::metrics::Metrics;
 use crate::reason::Reason;
-use crate::token_open::lock_path;
 
 /// How many calls may wait for a token.
 const QUEUE: usize = 64;
@@ -112,7 +111,7 @@ impl Actor {
         let down = loop {
             let due = match store.settle() {
                 Ok(due) => due,
-                Err(error) if OpError::from(&error).kind == Kind::Busy => Some(Duration::from_millis(500)),
+                Err(error) if error.remedy() == Remedy::Retry => Some(Duration::from_millis(500)),
                 Err(error) => break Down::from(&error),
             };
             let bytes = store.bytes_replaced();
@@ -166,21 +165,17 @@ impl Actor {
         let begun = Instant::now();
         let software = self.status.info.as_ref().is_some_and(|i| i.software);
         let result = if software {
-            // Under the writers' lock, so that no object goes away while it is listed. A writer that is at work now is
-            // seen by the next poll.
-            let lock =
-                lock_path(&self.config.chosen.runtime_dir, &self.status.info.clone().unwrap_or_default());
-            match WriterLock::acquire(&lock, self.config.poll, &SystemClock) {
-                Ok(_held) => store.refresh().map(drop),
-                Err(StoreError::LockHeld(_)) => return Ok(()),
-                Err(error) => Err(error),
-            }
+            store.refresh().map(drop)
         } else {
             store.token().info().map(drop).map_err(Into::into)
         };
         let word = result.as_ref().map_or_else(|e| OpError::from(e).result(), |()| "ok");
         self.config.metrics.operation("refresh", word, begun.elapsed());
-        result.map_err(|e| Down::from(&e))
+        match result {
+            // Others are at work; the next poll sees what they have done.
+            Err(error) if error.remedy() == Remedy::Retry => Ok(()),
+            other => other.map_err(|e| Down::from(&e)),
+        }
     }
 
     /// Runs a job, or tells its caller that nothing was started. Says whether the epoch is over.

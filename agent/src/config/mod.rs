@@ -36,7 +36,11 @@ pub enum Command {
     Token(Box<TokenArgs>),
     /// The child process that calls the PKCS#11 module; started by the agent, never by a person
     #[command(name = "token-worker", hide = true)]
-    TokenWorker,
+    TokenWorker {
+        /// The form of log lines
+        #[arg(long, env = "HSM_LOG_FORMAT", value_enum, default_value = "json")]
+        log_format: LogFormat,
+    },
     /// Print the version
     Version,
 }

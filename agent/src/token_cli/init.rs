@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hsm_store::Store;
 use hsm_token::pkcs11::{BlankSlot, TokenSelector};
-use hsm_token::worker::{WorkerProgram, init_software_token};
+use hsm_token::worker::init_software_token;
 use hsm_token::{ErrorClass, Pin, TokenError};
 
 use super::args::{ChangePinArgs, InitArgs};
@@ -90,7 +90,7 @@ fn make_token(chosen: &Chosen, args: &InitArgs, pin_file: &Path, label: &str) ->
         ));
     }
     let (so_pin, shown) = so_pin(args, pin_file)?;
-    let program = WorkerProgram::current_exe()?;
+    let program = crate::token_open::program()?;
     let slot = BlankSlot::First;
     init_software_token(&program, INIT, &chosen.module, slot, label, &so_pin, &pin)?;
     if shown {

@@ -131,7 +131,7 @@ impl StoreError {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Token(error) => match error.class {
-                ErrorClass::Busy => Remedy::Retry,
+                ErrorClass::Busy | ErrorClass::ObjectGone => Remedy::Retry,
                 ErrorClass::Full => Remedy::Space,
                 ErrorClass::Invalid => Remedy::Request,
                 ErrorClass::ObjectDamaged

@@ -19,6 +19,9 @@ pub enum ErrorClass {
     Invalid,
     /// A handle that the token does not know. Open anew.
     NoSuchObject,
+    /// The object went away since it was listed (another program destroyed it), on a software token whose session is
+    /// alive: everything else that was read holds. List again.
+    ObjectGone,
     /// The token lists this object but cannot give its value (a ghost of a write cut short, an empty value), while the
     /// session is alive. Nothing is known of what it held; other objects are not touched by it.
     ObjectDamaged,

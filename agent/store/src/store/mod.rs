@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::catalog::{Assemblies, Objects};
 use crate::format::{Damage, Fingerprint, ObjectId, SetId, StoreKeys};
+use crate::lock::ReaderLock;
 use crate::{Index, Options, StoreError, WriterLock};
 
 pub use open::identify;
@@ -200,6 +201,11 @@ impl<T: Token> Store<T> {
     fn lock(&self) -> Result<WriterLock, StoreError> {
         self.usable()?;
         WriterLock::acquire(&self.options.lock, self.options.lock_wait, self.options.clock.as_ref())
+    }
+
+    fn reader_lock(&self) -> Result<ReaderLock, StoreError> {
+        self.usable()?;
+        ReaderLock::acquire(&self.options.lock, self.options.lock_wait, self.options.clock.as_ref())
     }
 
     fn damaged(&self, path: &RecordPath) -> StoreError {

@@ -7,6 +7,7 @@ use hsm_types::{Presence, TokenId};
 
 use super::{Store, StoreIdentity};
 use crate::format::{self, Damage, IDENTITY_LABEL, KEY_LABELS, KEY_PAIR_LABEL, StoreKeys, Wrapped};
+use crate::lock::ReaderLock;
 use crate::{DamagedObject, Index, Options, StoreError};
 
 /// Which token this is, by its public identity object: needs no login, and proves nothing (see admission).
@@ -26,6 +27,7 @@ pub(super) fn of_the_object(error: &TokenError) -> bool {
     matches!(
         error.class,
         ErrorClass::NoSuchObject
+            | ErrorClass::ObjectGone
             | ErrorClass::ObjectDamaged
             | ErrorClass::Module
             | ErrorClass::Invalid
@@ -143,9 +145,14 @@ fn unwrap<T: Token>(
 
 impl<T: Token> Store<T> {
     /// Opens the store of a token that is logged in: reads the identity, the store key and every object of ours.
-    /// Writes nothing. On an error the token is given back.
+    /// Writes nothing to it, and waits for a writer to finish. On an error the token is given back.
     pub fn open(mut token: T, options: Options) -> Result<Self, (T, StoreError)> {
         let epoch = token.epoch();
+        let lock = ReaderLock::acquire(&options.lock, options.lock_wait, options.clock.as_ref());
+        let _lock = match lock {
+            Ok(lock) => lock,
+            Err(error) => return Err((token, error)),
+        };
         let (keys, blemishes) = match prepare(&mut token) {
             Ok(prepared) => prepared,
             Err(error) => return Err((token, error)),

@@ -131,7 +131,7 @@ impl<T: Token> Store<T> {
         match self.token.destroy(handle) {
             Ok(()) => {}
             // Somebody was quicker: what we wanted is so.
-            Err(error) if error.class == ErrorClass::NoSuchObject => {}
+            Err(error) if matches!(error.class, ErrorClass::NoSuchObject | ErrorClass::ObjectGone) => {}
             Err(error) => return self.noted(Err(error)),
         }
         self.objects.remove(&id);

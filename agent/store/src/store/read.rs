@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use hsm_token::{ErrorClass, Token};
+use hsm_token::{ErrorClass, Token, TokenError};
 use hsm_types::{Digest, Presence, RecordPath};
 use zeroize::Zeroizing;
 
+use super::scan::RELISTS;
 use super::{Record, Store};
 use crate::StoreError;
 use crate::format::{self, Entry, ObjectId, RecordEntry, Sealed, SetId};
@@ -15,6 +16,8 @@ use crate::index::Head;
 enum Failed {
     /// The handle is unknown or gives another object: it is stale.
     Stale,
+    /// Another program has destroyed the object, which it may do on a software token.
+    Gone(TokenError),
     Error(StoreError),
 }
 
@@ -42,7 +45,9 @@ impl<T: Token> Store<T> {
     /// All heads of the record at `path`: one, unless it has diverged or has two lives.
     pub fn heads(&mut self, path: &RecordPath) -> Result<Presence<Vec<Record>>, StoreError> {
         self.usable()?;
-        for again in [true, false] {
+        let mut gone = 0;
+        let mut stale = 0;
+        while stale < 2 {
             let heads: Vec<Arc<Head>> = match self.index.presence(path) {
                 Presence::Present(entry) => entry.heads.clone(),
                 Presence::Absent => return Ok(Presence::Absent),
@@ -53,13 +58,27 @@ impl<T: Token> Store<T> {
             match records {
                 Ok(records) => return Ok(Presence::Present(records)),
                 Err(Failed::Error(error)) => return Err(error),
-                Err(Failed::Stale) if again => self.scan()?,
-                Err(Failed::Stale) => {}
+                Err(Failed::Gone(error)) if gone == RELISTS => return Err(error.into()),
+                Err(Failed::Gone(_)) => {
+                    gone += 1;
+                    self.look_again()?;
+                }
+                Err(Failed::Stale) => {
+                    stale += 1;
+                    if stale < 2 {
+                        self.look_again()?;
+                    }
+                }
             }
         }
         // Listed twice, and still not what it says: everything read in this epoch is in doubt.
         self.void = true;
         Err(StoreError::ReadBack)
+    }
+
+    fn look_again(&mut self) -> Result<(), StoreError> {
+        let _lock = self.reader_lock()?;
+        self.scan()
     }
 
     fn read_head(&mut self, path: &RecordPath, head: &Head) -> Result<Record, Failed> {
@@ -77,6 +96,9 @@ impl<T: Token> Store<T> {
                 Entry::Head(chunks) if chunks.path == *path && chunks.digest == wanted.digest => {
                     self.read_chunked(&chunks).map_err(|error| match error {
                         StoreError::ReadBack => Failed::Stale,
+                        StoreError::Token(error) if error.class == ErrorClass::ObjectGone => {
+                            Failed::Gone(error)
+                        }
                         error => Failed::Error(error),
                     })?
                 }
@@ -94,6 +116,7 @@ impl<T: Token> Store<T> {
         match self.token.read(handle) {
             Ok(value) => format::open(&self.keys, id, &value).map_err(|_| Failed::Stale),
             Err(error) if error.class == ErrorClass::NoSuchObject => Err(Failed::Stale),
+            Err(error) if error.class == ErrorClass::ObjectGone => Err(Failed::Gone(error)),
             Err(error) => self.noted(Err(error)).map_err(Failed::Error),
         }
     }
@@ -106,6 +129,7 @@ impl<T: Token> Store<T> {
     ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         let sealed = self.read_sealed(id).map_err(|failed| match failed {
             Failed::Stale => StoreError::ReadBack,
+            Failed::Gone(error) => error.into(),
             Failed::Error(error) => error,
         })?;
         sealed
@@ -122,7 +146,7 @@ impl<T: Token> Store<T> {
     pub(super) fn verify(&mut self, id: ObjectId) -> Result<bool, StoreError> {
         match self.read_sealed(id) {
             Ok(_) => Ok(true),
-            Err(Failed::Stale) => Ok(false),
+            Err(Failed::Stale | Failed::Gone(_)) => Ok(false),
             Err(Failed::Error(error)) => Err(error),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hsm_token::{ObjectHandle, Token};
+use hsm_token::{ErrorClass, ObjectHandle, Token};
 use hsm_types::{Content, Digest, KeyDigest, Presence, RecordPath, Revision};
 use zeroize::Zeroizing;
 
@@ -15,7 +15,7 @@ use crate::index::{DamagedObject, Head, Place};
 use crate::{ObjectCounts, StoreError};
 
 /// How often a listing is repeated because an object went away between listing and reading it.
-const RELISTS: usize = 4;
+pub(super) const RELISTS: usize = 4;
 
 /// The objects of ours in a listing.
 #[derive(Default)]
@@ -27,9 +27,9 @@ struct Ours {
 
 impl<T: Token> Store<T> {
     /// Sees what other programs have changed, and tells which paths are not as they were. Lists the token, and reads
-    /// only objects that it does not know; writes nothing.
+    /// only objects that it does not know; writes nothing. Waits for a writer to finish.
     pub fn refresh(&mut self) -> Result<Vec<RecordPath>, StoreError> {
-        self.usable()?;
+        let _lock = self.reader_lock()?;
         let before = self.index.clone();
         self.scan()?;
         let mut paths: Vec<RecordPath> =
@@ -76,12 +76,17 @@ impl<T: Token> Store<T> {
                 self.index.counts != ObjectCounts { pending: self.index.counts.pending, ..ours.counts };
             self.index.counts = ours.counts;
             let last = round == RELISTS;
-            if !self.take_in(&ours, last)? {
+            if self.take_in(&ours, last)? {
+                continue;
+            }
+            if !self.stale {
                 break;
             }
-        }
-        if self.stale {
-            self.reindex()?;
+            match self.reindex() {
+                // A chunk went away before it was put together: there is another version by now.
+                Err(StoreError::Token(error)) if error.class == ErrorClass::ObjectGone && !last => {}
+                outcome => return outcome,
+            }
         }
         Ok(())
     }

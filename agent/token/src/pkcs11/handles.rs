@@ -49,6 +49,11 @@ impl Handles {
         })
     }
 
+    /// Whether the handle was given out in this epoch.
+    pub(crate) fn is_of_this_epoch(&self, handle: ObjectHandle) -> bool {
+        handle.0 >> 32 == self.epoch
+    }
+
     pub(crate) fn forget(&mut self, handle: ObjectHandle) {
         if let Some(module) = self.modules.remove(&handle) {
             self.ours.remove(&module.handle());

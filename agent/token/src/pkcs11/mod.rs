@@ -13,6 +13,7 @@ mod objects;
 mod pin_guard;
 mod return_values;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,9 @@ use module::Module;
 use return_values::token_error;
 
 use crate::pin_memory::{PinDigest, PinMemory};
-use crate::{ErrorClass, Limits, ObjectHandle, Pin, Token, TokenError, TokenInfo, TokenListing, Visibility};
+use crate::{
+    ErrorClass, Limits, ObjectHandle, ObjectInfo, Pin, Token, TokenError, TokenInfo, TokenListing, Visibility,
+};
 
 pub use init::{BlankSlot, init_software_token};
 pub use module::TokenSelector;
@@ -61,6 +64,12 @@ pub struct Pkcs11Token {
     accepted: Option<Pin>,
     logins: u64,
     handles: Handles,
+    /// Whether changes by others show at once, and handles are never given twice.
+    software: bool,
+    /// On a software token: what the last listing showed, by the module's handles, and what was made since.
+    listed: Option<BTreeSet<u64>>,
+    /// What these say of themselves; `None` for what is not data.
+    described: BTreeMap<u64, Option<ObjectInfo>>,
     memory: PinMemory,
 }
 
@@ -84,6 +93,9 @@ impl Pkcs11Token {
             accepted: None,
             logins: 0,
             handles: Handles::new(epoch),
+            software: found.info.software,
+            described: BTreeMap::new(),
+            listed: None,
             memory: PinMemory::ephemeral()?,
         })
     }
@@ -246,6 +258,8 @@ impl Token for Pkcs11Token {
         // A listing from before the login lacks the private objects: it is void.
         self.epoch += 1;
         self.handles = Handles::new(self.epoch);
+        self.described.clear();
+        self.listed = None;
         Ok(())
     }
 

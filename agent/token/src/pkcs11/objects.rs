@@ -1,5 +1,6 @@
 //! Data objects.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle as ModuleHandle};
@@ -11,19 +12,36 @@ use crate::{ErrorClass, ObjectHandle, ObjectInfo, TokenError, TokenListing, Visi
 
 /// The longest label that [`crate::Token::create`] takes, in bytes: far below where SC-HSM hides objects (400).
 const LABEL_MAX: usize = 200;
+/// How many handles SoftHSM is asked for at once. It gives as many as there are.
+const SOFTWARE_BATCH: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+/// How many finds a listing of a token that others change may take.
+const ROUNDS: usize = 16;
+/// After how many of them an object that cannot be described is one without a name.
+const PATIENT_ROUNDS: usize = 4;
+
+const DESCRIPTION: [AttributeType; 3] =
+    [AttributeType::Label, AttributeType::Application, AttributeType::Private];
+const DESCRIPTION_AND_CLASS: [AttributeType; 4] =
+    [AttributeType::Label, AttributeType::Application, AttributeType::Private, AttributeType::Class];
+
+/// What an object says of itself.
+struct Described {
+    info: ObjectInfo,
+    is_data: bool,
+    named: bool,
+}
 
 impl Pkcs11Token {
-    /// All objects that fit. One handle per C_FindObjects call: only an empty answer says that there are no more
-    /// (PKCS#11 3.1, section 5.7.9), and cryptoki takes any answer shorter than it asked for as the end.
+    /// All objects that fit. Only an empty answer says that there are no more (PKCS#11 3.1, section 5.7.9), and
+    /// cryptoki takes any answer shorter than it asked for as the end: so one handle per C_FindObjects call, except
+    /// where the module is known to fill its answers.
     pub(super) fn find(
         &mut self,
         template: &[Attribute],
         operation: &'static str,
     ) -> Result<Vec<ModuleHandle>, TokenError> {
-        let found = self
-            .session
-            .iter_objects_with_cache_size(template, NonZeroUsize::MIN)
-            .and_then(Iterator::collect);
+        let batch = if self.software { SOFTWARE_BATCH } else { NonZeroUsize::MIN };
+        let found = self.session.iter_objects_with_cache_size(template, batch).and_then(Iterator::collect);
         found.map_err(|e| self.fail(operation, &e))
     }
 
@@ -39,47 +57,151 @@ impl Pkcs11Token {
     pub(super) fn list_objects(&mut self) -> Result<TokenListing, TokenError> {
         const OPERATION: &str = "list";
         self.live(OPERATION)?;
+        if self.software {
+            return self.list_shared(OPERATION);
+        }
         let objects = self.find(&[Attribute::Class(ObjectClass::DATA)], OPERATION)?;
         let all = self.find(&[], OPERATION)?;
-        let others = all.iter().filter(|object| !objects.contains(object)).count();
+        let data: BTreeSet<u64> = objects.iter().map(ModuleHandle::handle).collect();
+        let others = all.iter().filter(|object| !data.contains(&object.handle())).count();
         let mut data = Vec::with_capacity(objects.len());
         for object in objects {
-            data.push(self.describe(object, OPERATION)?);
+            let info = match self.describe(object, &DESCRIPTION, OPERATION) {
+                Ok(described) => described.info,
+                // It is there and it counts; its name stays empty, and reading it says what it is.
+                Err(error) if self.one_object_only(&error) => self.unnamed(object),
+                Err(error) => return Err(self.note(error)),
+            };
+            data.push(info);
         }
         let listed: Vec<_> = data.iter().map(|info| info.handle).collect();
         self.handles.keep(&listed);
         Ok(TokenListing { data, others })
     }
 
-    fn describe(&mut self, object: ModuleHandle, operation: &'static str) -> Result<ObjectInfo, TokenError> {
-        let wanted = [AttributeType::Label, AttributeType::Application, AttributeType::Private];
-        let mut info = ObjectInfo {
+    /// Lists a software token, which others may write to at the same time.
+    ///
+    /// A find there is no snapshot: of an object that is replaced meanwhile it may show neither the old one, which is
+    /// gone already, nor the new one, which was not there yet. Our own programs keep that apart with their lock; for
+    /// the others, a find that lost something is repeated, since whatever replaces an object is there before it goes.
+    ///
+    /// What an object is called is asked once. A handle there is never given to a second object, and a label that is
+    /// altered in place is only seen in the next epoch; no label is trusted anyway until the content was read.
+    fn list_shared(&mut self, operation: &'static str) -> Result<TokenListing, TokenError> {
+        for round in 0..ROUNDS {
+            let objects = self.find(&[], operation)?;
+            let now: BTreeSet<u64> = objects.iter().map(ModuleHandle::handle).collect();
+            let lost = self.listed.as_ref().is_some_and(|before| !before.is_subset(&now));
+            self.listed = Some(now);
+            if lost {
+                continue;
+            }
+            if let Some(listing) = self.describe_all(&objects, round >= PATIENT_ROUNDS, operation)? {
+                return Ok(listing);
+            }
+        }
+        Err(TokenError::new(
+            ErrorClass::Busy,
+            operation,
+            "others change the token faster than it can be listed; try again",
+        ))
+    }
+
+    /// The listing of these objects; `None` where one went away before it was described. `settle` takes an object
+    /// that cannot be described, and still has not gone, for one without a name.
+    fn describe_all(
+        &mut self,
+        objects: &[ModuleHandle],
+        settle: bool,
+        operation: &'static str,
+    ) -> Result<Option<TokenListing>, TokenError> {
+        let mut data = Vec::with_capacity(objects.len());
+        for object in objects {
+            if let Some(known) = self.described.get(&object.handle()) {
+                data.extend(known.clone());
+                continue;
+            }
+            match self.describe(*object, &DESCRIPTION_AND_CLASS, operation) {
+                Ok(described) => {
+                    let info = described.is_data.then_some(described.info);
+                    data.extend(info.clone());
+                    // One without a label may be half made: SoftHSM shows it before it has its attributes.
+                    if described.named {
+                        self.described.insert(object.handle(), info);
+                    }
+                }
+                Err(error) if error.class == ErrorClass::NoSuchObject && self.session_alive() => {
+                    return Ok(None);
+                }
+                Err(error) if self.one_object_only(&error) => {
+                    if !settle {
+                        return Ok(None);
+                    }
+                    data.push(self.unnamed(*object));
+                }
+                Err(error) => return Err(self.note(error)),
+            }
+        }
+        let there = self.listed.as_ref();
+        self.described.retain(|object, _| there.is_some_and(|there| there.contains(object)));
+        let listed: Vec<_> = data.iter().map(|info| info.handle).collect();
+        self.handles.keep(&listed);
+        let others = objects.len() - data.len();
+        Ok(Some(TokenListing { data, others }))
+    }
+
+    fn unnamed(&mut self, object: ModuleHandle) -> ObjectInfo {
+        ObjectInfo {
             handle: self.handles.give(object),
             label: String::new(),
             application: String::new(),
             // What does not say is taken for private: a public object is trusted for less.
             visibility: Visibility::Private,
-        };
-        let attributes = match self.session.get_attributes(object, &wanted) {
-            Ok(attributes) => attributes,
-            Err(error) => {
-                let error = token_error(operation, &error);
-                if self.one_object_only(&error) {
-                    // It is there and it counts; its name stays empty, and reading it says what it is.
-                    return Ok(info);
-                }
-                return Err(self.note(error));
-            }
-        };
+        }
+    }
+
+    fn describe(
+        &mut self,
+        object: ModuleHandle,
+        wanted: &[AttributeType],
+        operation: &'static str,
+    ) -> Result<Described, TokenError> {
+        let attributes =
+            self.session.get_attributes(object, wanted).map_err(|error| token_error(operation, &error))?;
+        let mut described = Described { info: self.unnamed(object), is_data: true, named: false };
         for attribute in attributes {
             match attribute {
-                Attribute::Label(bytes) => info.label = text(&bytes),
-                Attribute::Application(bytes) => info.application = text(&bytes),
-                Attribute::Private(false) => info.visibility = Visibility::Public,
+                Attribute::Label(bytes) => {
+                    described.named = !bytes.is_empty();
+                    described.info.label = text(&bytes);
+                }
+                Attribute::Application(bytes) => described.info.application = text(&bytes),
+                Attribute::Private(false) => described.info.visibility = Visibility::Public,
+                Attribute::Class(class) => described.is_data = class == ObjectClass::DATA,
                 _ => {}
             }
         }
-        Ok(info)
+        Ok(described)
+    }
+
+    /// The module's handle, or why there is none.
+    fn resolve(&mut self, handle: ObjectHandle, operation: &'static str) -> Result<ModuleHandle, TokenError> {
+        match self.handles.resolve(handle, operation) {
+            Ok(object) => Ok(object),
+            Err(error) if self.handles.is_of_this_epoch(handle) => Err(self.gone_or_lost(error)),
+            Err(error) => Err(self.note(error)),
+        }
+    }
+
+    /// An object that another program has destroyed says nothing against the rest, where changes by others show at
+    /// once. On hardware it says that what was listed is not what is there.
+    fn gone_or_lost(&mut self, mut error: TokenError) -> TokenError {
+        if self.software && error.class == ErrorClass::NoSuchObject && self.session_alive() {
+            error.class = ErrorClass::ObjectGone;
+            "another program destroyed this object; the token has to be listed again"
+                .clone_into(&mut error.message);
+        }
+        self.note(error)
     }
 
     /// Whether an error concerns one object: the ghost of a create or destroy that was cut short is listed and cannot
@@ -91,18 +213,20 @@ impl Pkcs11Token {
     pub(super) fn read_object(&mut self, handle: ObjectHandle) -> Result<Zeroizing<Vec<u8>>, TokenError> {
         const OPERATION: &str = "read";
         self.live(OPERATION)?;
-        let object = match self.handles.resolve(handle, OPERATION) {
-            Ok(object) => object,
-            Err(error) => return Err(self.note(error)),
-        };
-        match self.session.get_attributes(object, &[AttributeType::Value]) {
+        let object = self.resolve(handle, OPERATION)?;
+        let mut value = self.session.get_attributes(object, &[AttributeType::Value]);
+        if value.is_err() && self.software {
+            // Destroyed under the call, it may fail in any way; asked again, the module says that it is gone.
+            value = self.session.get_attributes(object, &[AttributeType::Value]);
+        }
+        match value {
             Ok(attributes) => value_of(attributes).ok_or_else(|| damaged("it gives no value", None)),
             Err(error) => {
                 let error = token_error(OPERATION, &error);
                 if self.one_object_only(&error) {
                     return Err(damaged("the session is alive, but its value cannot be read", error.code));
                 }
-                Err(self.note(error))
+                Err(self.gone_or_lost(error))
             }
         }
     }
@@ -144,7 +268,17 @@ impl Pkcs11Token {
             }
         }
         match created {
-            Ok(object) => Ok(self.handles.give(object)),
+            Ok(object) => {
+                let info = ObjectInfo { label: label.to_owned(), visibility, ..self.unnamed(object) };
+                let handle = info.handle;
+                if self.software {
+                    self.described.insert(object.handle(), Some(info));
+                    if let Some(listed) = &mut self.listed {
+                        listed.insert(object.handle());
+                    }
+                }
+                Ok(handle)
+            }
             Err(error) => {
                 let mut error = self.fail(OPERATION, &error);
                 if error.code.as_deref() == Some("CKR_GENERAL_ERROR") {
@@ -160,16 +294,20 @@ impl Pkcs11Token {
     pub(super) fn destroy_object(&mut self, handle: ObjectHandle) -> Result<(), TokenError> {
         const OPERATION: &str = "destroy";
         self.live(OPERATION)?;
-        let object = match self.handles.resolve(handle, OPERATION) {
-            Ok(object) => object,
-            Err(error) => return Err(self.note(error)),
-        };
+        let object = self.resolve(handle, OPERATION)?;
         match self.session.destroy_object(object) {
             Ok(()) => {
                 self.handles.forget(handle);
+                self.described.remove(&object.handle());
+                if let Some(listed) = &mut self.listed {
+                    listed.remove(&object.handle());
+                }
                 Ok(())
             }
-            Err(error) => Err(self.fail(OPERATION, &error)),
+            Err(error) => {
+                let error = token_error(OPERATION, &error);
+                Err(self.gone_or_lost(error))
+            }
         }
     }
 }

@@ -174,6 +174,7 @@ fn advice(class: ErrorClass) -> &'static str {
         ErrorClass::TokenAbsent => "the token is not in its slot; plug it in",
         ErrorClass::SessionLost => "the session with the token is gone; it is opened anew",
         ErrorClass::NoSuchObject => "the token does not know this object any more; it is opened anew",
+        ErrorClass::ObjectGone => "another program destroyed this object; list the token again",
         ErrorClass::Full => "the token has no room left; delete records or use another token",
         ErrorClass::PinRequired => "the token wants a login first",
         ErrorClass::PinIncorrect => "the PIN is wrong and one try was used; give another PIN",

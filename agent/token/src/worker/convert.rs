@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The classes by number. Both ends are one binary, so the order may change.
-const CLASSES: [ErrorClass; 13] = [
+const CLASSES: [ErrorClass; 14] = [
     ErrorClass::TokenAbsent,
     ErrorClass::Unreachable,
     ErrorClass::Busy,
@@ -21,6 +21,7 @@ const CLASSES: [ErrorClass; 13] = [
     ErrorClass::Full,
     ErrorClass::Invalid,
     ErrorClass::NoSuchObject,
+    ErrorClass::ObjectGone,
     ErrorClass::ObjectDamaged,
     ErrorClass::PinRequired,
     ErrorClass::PinIncorrect,

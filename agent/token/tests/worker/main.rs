@@ -18,6 +18,7 @@ mod messages;
 mod pins;
 mod port;
 mod processes;
+mod races;
 
 const LABEL: &str = "test";
 const PIN: &str = "canary-pin-4711";
