@@ -26,14 +26,14 @@ impl WriterLock {
 ///
 /// SoftHSM shows an object before it has its attributes, and who asks for them then spoils it for its maker.
 pub(crate) struct ReaderLock {
-    _file: File,
+    _file: Option<File>,
 }
 
 impl ReaderLock {
-    /// Waits at most `wait` for the writer to finish.
-    pub(crate) fn acquire(path: &Path, wait: Duration, clock: &dyn Clock) -> Result<Self, StoreError> {
-        let file = locked(path, wait, clock, File::try_lock_shared)?;
-        Ok(Self { _file: file })
+    /// Waits at most `wait` for a writer to finish. A writer that hangs, or a folder that cannot be written to, keeps
+    /// nobody from reading: every value is checked, and a put that was disturbed fails and is made again.
+    pub(crate) fn acquire(path: &Path, wait: Duration, clock: &dyn Clock) -> Self {
+        Self { _file: locked(path, wait, clock, File::try_lock_shared).ok() }
     }
 }
 

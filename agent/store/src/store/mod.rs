@@ -205,7 +205,8 @@ impl<T: Token> Store<T> {
 
     fn reader_lock(&self) -> Result<ReaderLock, StoreError> {
         self.usable()?;
-        ReaderLock::acquire(&self.options.lock, self.options.lock_wait, self.options.clock.as_ref())
+        let clock = self.options.clock.as_ref();
+        Ok(ReaderLock::acquire(&self.options.lock, self.options.lock_wait, clock))
     }
 
     fn damaged(&self, path: &RecordPath) -> StoreError {

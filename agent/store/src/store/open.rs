@@ -148,11 +148,7 @@ impl<T: Token> Store<T> {
     /// Writes nothing to it, and waits for a writer to finish. On an error the token is given back.
     pub fn open(mut token: T, options: Options) -> Result<Self, (T, StoreError)> {
         let epoch = token.epoch();
-        let lock = ReaderLock::acquire(&options.lock, options.lock_wait, options.clock.as_ref());
-        let _lock = match lock {
-            Ok(lock) => lock,
-            Err(error) => return Err((token, error)),
-        };
+        let _lock = ReaderLock::acquire(&options.lock, options.lock_wait, options.clock.as_ref());
         let (keys, blemishes) = match prepare(&mut token) {
             Ok(prepared) => prepared,
             Err(error) => return Err((token, error)),
