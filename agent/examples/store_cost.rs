@@ -116,5 +116,6 @@ fn request(number: usize, text: &str) -> Result<PutRequest, Box<dyn Error>> {
         origin: PutOrigin::Token,
         parents: Vec::new(),
         begin_epoch: false,
+        keep_history: 0,
     })
 }

@@ -62,7 +62,7 @@ fn parse_put(request: PutRecordRequest) -> Result<(String, Write, Option<Fence>)
         Some(secret) => PutOrigin::Merged(hsm_proto::convert::key_digests(&secret.keys)?),
         None => PutOrigin::Token,
     };
-    let put = PutRequest { path, expect, content, origin, parents, begin_epoch: false };
+    let put = PutRequest { path, expect, content, origin, parents, begin_epoch: false, keep_history: 0 };
     Ok((request.token_id, Write::Put(put), request.fence))
 }
 

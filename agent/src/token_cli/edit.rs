@@ -69,6 +69,7 @@ fn plan(
         origin: PutOrigin::Token,
         parents,
         begin_epoch: true,
+        keep_history: 0,
     })
 }
 

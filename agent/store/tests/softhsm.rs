@@ -89,6 +89,7 @@ fn put(name: &str, number: usize, length: usize) -> PutRequest {
         origin: PutOrigin::Token,
         parents: Vec::new(),
         begin_epoch: false,
+        keep_history: 0,
     }
 }
 

@@ -120,6 +120,11 @@ pub struct Limits {
     pub object_size: usize,
     /// How long after its answer a write may still be on its way to the flash: the old copy stays that long.
     pub settle: Duration,
+    /// Objects of up to this many bytes can be replaced for ever; larger ones may leak flash each time.
+    pub lasting_size: usize,
+    /// Whether changes by others show at the next listing. Where they do not, the view is that of the start of the
+    /// epoch and of our own changes, and listing again within an epoch shows nothing new.
+    pub live_view: bool,
 }
 
 impl Limits {
@@ -129,11 +134,19 @@ impl Limits {
         objects_in_passing: Some(122),
         object_size: 2000,
         settle: Duration::from_millis(1500),
+        lasting_size: 500,
+        live_view: false,
     };
 
     /// A software token (SoftHSM 2).
-    pub const SOFTWARE: Self =
-        Self { objects_at_rest: None, objects_in_passing: None, object_size: 2000, settle: Duration::ZERO };
+    pub const SOFTWARE: Self = Self {
+        objects_at_rest: None,
+        objects_in_passing: None,
+        object_size: 2000,
+        settle: Duration::ZERO,
+        lasting_size: 2000,
+        live_view: true,
+    };
 }
 
 /// One token, blocking, with one owner.
@@ -149,6 +162,13 @@ pub trait Token: Send {
 
     /// The token's description and PIN flags. No login, no wear.
     fn info(&mut self) -> Result<TokenInfo, TokenError>;
+
+    /// Whether the session is what it was when it was opened: the cheap question of a poll. Touches no object, wears
+    /// nothing (on hardware one APDU). An error that ends the epoch says that somebody started on the token, or that
+    /// it went away; `Ok` proves nothing where others may reach the token too.
+    fn still_there(&mut self) -> Result<(), TokenError> {
+        self.info().map(drop)
+    }
 
     /// Logs in as the user. Costs one flash erase on a Pico HSM: once per epoch, and never with a value known to be
     /// wrong. Refuses with `PinLocked` when the flags say LOCKED or FINAL_TRY, before a try is used.

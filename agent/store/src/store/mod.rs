@@ -87,6 +87,8 @@ pub struct PutRequest {
     pub parents: Vec<Version>,
     /// Begin an epoch: for edits without a cluster, and after a token was found to have lost a write.
     pub begin_epoch: bool,
+    /// How many earlier values of the record are kept after this put, where there is room for them.
+    pub keep_history: usize,
 }
 
 /// What came of a put.

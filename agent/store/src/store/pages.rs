@@ -94,6 +94,7 @@ fn put(name: &str, value: &[u8]) -> PutRequest {
         origin: PutOrigin::Token,
         parents: Vec::new(),
         begin_epoch: false,
+        keep_history: 0,
     }
 }
 

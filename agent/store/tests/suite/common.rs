@@ -40,6 +40,7 @@ pub fn put(name: &str, pairs: &[(&str, &[u8])]) -> PutRequest {
         origin: PutOrigin::Token,
         parents: Vec::new(),
         begin_epoch: false,
+        keep_history: 0,
     }
 }
 
