@@ -3,6 +3,27 @@
 //! A [`Pkcs11Token`] is one epoch: C_Initialize, one session, C_Finalize when dropped. After an error that ends the
 //! epoch it refuses everything; open a new one. A process holds one at a time, and because a module can block for ever
 //! the agent does not use this directly but through [`crate::worker::WorkerToken`].
+//!
+//! # What it costs, in calls to the module
+//!
+//! | | calls |
+//! |---|---|
+//! | open | C_Initialize, C_GetInfo, C_GetSlotList (2), C_OpenSession, and 2 for each token that is there |
+//! | `info`, `still_there` | 1 |
+//! | `login`, a change of the PIN | 2: the flags first |
+//! | `list` | 3 for up to 255 objects, and 2 for each object that this epoch has not listed or made |
+//! | `read` | 2: the size, then the value |
+//! | `create`, `destroy`, `random` | 1 |
+//! | `find_key_pair` | 6, and 2 for the point; `derive` 7 |
+//!
+//! A listing takes one handle a call, and so one call more for each object, from a module that is not known to fill
+//! its answers (SoftHSM and OpenSC are).
+//!
+//! # What is wiped
+//!
+//! PINs and values are, in every buffer of ours and in cryptoki's `AuthPin`. cryptoki reads a value into a buffer of
+//! its own and frees that as it is, and the module has copies of which we know nothing (OpenSC keeps values that it
+//! read until C_Finalize). The worker process has glibc overwrite whatever is freed, and ends with the epoch.
 
 mod ec_point;
 mod handles;
@@ -24,7 +45,7 @@ use cryptoki::types::AuthPin;
 use zeroize::Zeroizing;
 
 use handles::Handles;
-use module::Module;
+use module::{Found, Module};
 use return_values::token_error;
 
 use crate::pin_memory::{PinDigest, PinMemory};
@@ -82,9 +103,13 @@ pub struct Pkcs11Token {
     handles: Handles,
     /// Whether changes by others show at once, and handles are never given twice.
     software: bool,
+    /// Whether a short answer of C_FindObjects is the last one.
+    fills_answers: bool,
+    /// The slot's description, which does not change in an epoch.
+    slot_description: String,
     /// On a software token: what the last listing showed, by the module's handles, and what was made since.
     listed: Option<BTreeSet<u64>>,
-    /// What these say of themselves; `None` for what is not data.
+    /// What objects say of themselves, by the module's handles; `None` for what is not data.
     described: BTreeMap<u64, Option<ObjectInfo>>,
     memory: PinMemory,
 }
@@ -99,6 +124,7 @@ impl Pkcs11Token {
         let module = Module::load(&config.module, "open")?;
         let found = module.select(&config.token, "open")?;
         let session = module.context()?.open_rw_session(found.slot).map_err(|e| token_error("open", &e))?;
+        let module_is_opensc = module.is_opensc();
         Ok(Self {
             session,
             module,
@@ -110,6 +136,8 @@ impl Pkcs11Token {
             logins: 0,
             handles: Handles::new(epoch),
             software: found.info.software,
+            fills_answers: found.info.software || module_is_opensc,
+            slot_description: found.info.slot_description,
             described: BTreeMap::new(),
             listed: None,
             memory: PinMemory::ephemeral()?,
@@ -139,6 +167,12 @@ impl Pkcs11Token {
         Ok(())
     }
 
+    /// What the module says of the token now.
+    fn look(&mut self, operation: &'static str) -> Result<Found, TokenError> {
+        let description = self.slot_description.clone();
+        self.module.look_in(self.slot, description, operation).map_err(|error| self.note(error))
+    }
+
     /// Asks the guard, and notes the try that is about to be made. All of `lengths` must have lengths that fit.
     fn may_try(
         &mut self,
@@ -146,10 +180,7 @@ impl Pkcs11Token {
         pin: &Pin,
         lengths: &[&Pin],
     ) -> Result<PinDigest, TokenError> {
-        let found = match self.module.look(self.slot, operation) {
-            Ok(found) => found,
-            Err(error) => return Err(self.note(error)),
-        };
+        let found = self.look(operation)?;
         let digest = self.memory.digest(pin);
         pin_guard::permit(operation, found.info.pin, self.memory.known(&digest)).map_err(|mut error| {
             if let (ErrorClass::PinIncorrect, Some(path)) = (error.class, self.memory.path()) {
@@ -248,10 +279,7 @@ impl Token for Pkcs11Token {
 
     fn info(&mut self) -> Result<TokenInfo, TokenError> {
         self.live("info")?;
-        match self.module.look(self.slot, "info") {
-            Ok(found) => Ok(found.info),
-            Err(error) => Err(self.note(error)),
-        }
+        Ok(self.look("info")?.info)
     }
 
     /// One call, C_GetSessionInfo. Only after a bad answer C_GetSlotInfo is asked, to tell a token that went away from
