@@ -9,6 +9,8 @@ mod child;
 mod config;
 mod convert;
 mod frame;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzzing;
 mod hardening;
 mod keeper;
 mod messages;
