@@ -32,10 +32,10 @@ mod keys;
 mod module;
 mod objects;
 mod pin_guard;
+mod pin_try;
 mod return_values;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use cryptoki::error::Error;
@@ -46,9 +46,10 @@ use zeroize::Zeroizing;
 
 use handles::Handles;
 use module::{Found, Module};
+use pin_try::{PinTry, Verdict};
 use return_values::token_error;
 
-use crate::pin_memory::{PinDigest, PinMemory};
+use crate::pin_memory::PinMemory;
 use crate::{
     ErrorClass, Limits, ObjectHandle, ObjectInfo, Pin, Token, TokenError, TokenInfo, TokenListing, Visibility,
 };
@@ -154,16 +155,36 @@ impl Pkcs11Token {
         self.logins
     }
 
-    /// Changes the user PIN (C_SetPIN). The same guard as for a login stands before it.
+    /// Changes the user PIN (C_SetPIN). Logs in with the old one first where that was not done, so that a wrong one is
+    /// found out by a login: a new epoch begins. The guard stands before both.
+    ///
+    /// The memory notes the change before it is made. When its outcome is not known (a crash, an error that ends the
+    /// epoch), a login with either of the two values, each at most once, says which is the PIN, and nothing else is
+    /// sent. The new value first costs no try where the change was made; where the memory knows of no change
+    /// ([`PinMemory::change_under_way`]) none was begun, and the old value goes first. After that, or after `Ok`, the other value is
+    /// known to be wrong, also to whoever still has the old file.
     pub fn change_pin(&mut self, old: &Pin, new: &Pin) -> Result<(), TokenError> {
         const OPERATION: &str = "change_pin";
         self.live(OPERATION)?;
-        let digest = self.may_try(OPERATION, old, &[old, new])?;
-        let answer = self.session.set_pin(&auth(old), &auth(new));
-        self.judged(&digest, answer, OPERATION)?;
-        if self.accepted.is_some() {
-            self.accepted = Some(new.duplicate());
+        if let Some(accepted) = &self.accepted {
+            if accepted.expose() != old.expose() {
+                return Err(TokenError::new(
+                    ErrorClass::PinIncorrect,
+                    OPERATION,
+                    "the old PIN is not the one that the token is logged in with; it was not tried",
+                ));
+            }
+        } else {
+            pin_guard::fits(OPERATION, new, self.look(OPERATION)?.lengths)?;
+            self.login(old)?;
         }
+        let found = self.look(OPERATION)?;
+        pin_guard::fits(OPERATION, new, found.lengths)?;
+        let attempt = PinTry::change(&mut self.memory, OPERATION, found.info.pin, old, new)?;
+        self.logins += 1;
+        let answer = self.session.set_pin(&auth(old), &auth(new));
+        self.judged(attempt, answer, OPERATION)?;
+        self.accepted = Some(new.duplicate());
         Ok(())
     }
 
@@ -173,58 +194,20 @@ impl Pkcs11Token {
         self.module.look_in(self.slot, description, operation).map_err(|error| self.note(error))
     }
 
-    /// Asks the guard, and notes the try that is about to be made. All of `lengths` must have lengths that fit.
-    fn may_try(
-        &mut self,
-        operation: &'static str,
-        pin: &Pin,
-        lengths: &[&Pin],
-    ) -> Result<PinDigest, TokenError> {
-        let found = self.look(operation)?;
-        let digest = self.memory.digest(pin);
-        pin_guard::permit(operation, found.info.pin, self.memory.known(&digest)).map_err(|mut error| {
-            if let (ErrorClass::PinIncorrect, Some(path)) = (error.class, self.memory.path()) {
-                let _ = write!(
-                    error.message,
-                    " (if the token's PIN has been set to this one since, remove {})",
-                    path.display()
-                );
-            }
-            error
-        })?;
-        for pin in lengths {
-            pin_guard::fits(operation, pin, found.lengths)?;
-        }
-        self.memory.begin(&digest)?;
-        self.logins += 1;
-        Ok(digest)
-    }
-
     /// Remembers what the token said of the PIN.
     fn judged(
         &mut self,
-        digest: &PinDigest,
+        attempt: PinTry,
         answer: Result<(), Error>,
         operation: &'static str,
     ) -> Result<(), TokenError> {
-        let (noted, result) = match answer {
-            Ok(()) => (self.memory.worked(), Ok(())),
-            Err(error) => {
-                let error = token_error(operation, &error);
-                let noted = match error.class {
-                    ErrorClass::PinIncorrect => self.memory.failed(digest),
-                    ErrorClass::PinLength | ErrorClass::Invalid => self.memory.not_judged(digest),
-                    // Stays pending: the flags will say whether the try was used.
-                    _ => Ok(()),
-                };
-                (noted, Err(self.note(error)))
-            }
-        };
-        if let Err(trouble) = noted {
-            // Still noted as pending on the disk, which is enough not to try a wrong value twice.
+        let answer = answer.map_err(|error| token_error(operation, &error));
+        let verdict = Verdict::of(answer.as_ref().copied());
+        if let Err(trouble) = attempt.judged(&mut self.memory, verdict) {
+            // Still noted as under way on the disk, which is enough not to try a wrong value twice.
             tracing::warn!(error = %trouble, "The memory of failed PINs is not up to date.");
         }
-        result
+        answer.map_err(|error| self.note(error))
     }
 
     /// Refuses everything after an error that ended the epoch.
@@ -323,9 +306,12 @@ impl Token for Pkcs11Token {
                 "the token is logged in with another PIN; open it anew to try this one",
             ));
         }
-        let digest = self.may_try(OPERATION, pin, &[pin])?;
+        let found = self.look(OPERATION)?;
+        pin_guard::fits(OPERATION, pin, found.lengths)?;
+        let attempt = PinTry::login(&mut self.memory, OPERATION, found.info.pin, pin)?;
+        self.logins += 1;
         let answer = self.session.login(UserType::User, Some(&auth(pin)));
-        self.judged(&digest, answer, OPERATION)?;
+        self.judged(attempt, answer, OPERATION)?;
         self.accepted = Some(pin.duplicate());
         // A listing from before the login lacks the private objects: it is void.
         self.epoch += 1;
