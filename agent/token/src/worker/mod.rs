@@ -22,6 +22,7 @@ mod token;
 
 pub use child::{run_child, serve};
 pub use config::{Deadlines, WorkerConfig, WorkerProgram};
+pub use hardening::protect_memory;
 pub use one_shot::{card_status, ghosts, init_sc_hsm, init_software_token, readers, repair_ghosts, survey};
 pub use opensc_conf::OpenscSettings;
 pub use token::WorkerToken;
