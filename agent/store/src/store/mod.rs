@@ -132,6 +132,8 @@ pub struct Store<T: Token> {
     stale: bool,
     /// Objects of ours by label that cannot be used, with the handles that were tried.
     unusable: BTreeMap<String, (Vec<ObjectHandle>, Damage)>,
+    /// Whether what could not be read was tried once more in this epoch; for tokens with a frozen view.
+    tried_again: bool,
     /// Damage that hides no record: of the identity or of one copy of the store key.
     blemishes: Vec<crate::DamagedObject>,
     /// What is to be destroyed, and when.

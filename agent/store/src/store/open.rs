@@ -164,6 +164,7 @@ impl<T: Token> Store<T> {
             parts: BTreeMap::new(),
             stale: true,
             unusable: BTreeMap::new(),
+            tried_again: false,
             blemishes,
             garbage: BTreeMap::new(),
             last_destroyed: None,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hsm_token::{ErrorClass, Token, Visibility};
+use hsm_token::{ErrorClass, Token, TokenError, Visibility};
 use zeroize::Zeroizing;
 
 use super::Store;
@@ -80,9 +80,9 @@ impl<T: Token> Store<T> {
         let nonce = self.options.random()?;
         let value = format::seal(&self.keys, id, generation, nonce, replaces, entries)?;
         let created = self.token.create(&id.label(), Visibility::Private, &value);
-        let handle = self.noted(created)?;
+        let handle = self.wrote(created)?;
         let read = self.token.read(handle);
-        let read = self.noted(read)?;
+        let read = self.wrote(read)?;
         if self.token.epoch() != self.epoch {
             return Err(StoreError::Void);
         }
@@ -91,6 +91,15 @@ impl<T: Token> Store<T> {
             return Err(StoreError::ReadBack);
         }
         self.adopt(id, handle, &value)
+    }
+
+    /// What came of a write. Where the view is frozen, an error leaves it unknown for the rest of the epoch whether
+    /// the object is there, so the epoch is over: its number must not be given again, nor its room.
+    fn wrote<R>(&mut self, result: Result<R, TokenError>) -> Result<R, StoreError> {
+        let failed = result.is_err();
+        let result = self.noted(result);
+        self.void |= failed && !self.token.limits().live_view;
+        result
     }
 
     pub(super) fn random_object(&mut self) -> Result<ObjectId, StoreError> {
@@ -119,7 +128,13 @@ impl<T: Token> Store<T> {
     }
 
     pub(super) fn destroy(&mut self, id: ObjectId) -> Result<(), StoreError> {
+        let live = self.token.limits().live_view;
         if !self.verify(id)? {
+            if !live {
+                // Somebody else was here, and nothing that we could do in this epoch shows what they did.
+                self.void = true;
+                return Err(StoreError::ReadBack);
+            }
             // Not what we think it is: leave it, and look at it again.
             self.objects.remove(&id);
             return self.scan();
@@ -131,8 +146,8 @@ impl<T: Token> Store<T> {
         match self.token.destroy(handle) {
             Ok(()) => {}
             // Somebody was quicker: what we wanted is so.
-            Err(error) if matches!(error.class, ErrorClass::NoSuchObject | ErrorClass::ObjectGone) => {}
-            Err(error) => return self.noted(Err(error)),
+            Err(error) if live && matches!(error.class, ErrorClass::NoSuchObject | ErrorClass::ObjectGone) => {}
+            Err(error) => return self.wrote(Err(error)),
         }
         self.objects.remove(&id);
         self.stale = true;

@@ -28,7 +28,17 @@ struct Ours {
 impl<T: Token> Store<T> {
     /// Sees what other programs have changed, and tells which paths are not as they were. Lists the token, and reads
     /// only objects that it does not know; writes nothing. Waits for a writer to finish.
+    ///
+    /// Where the view of an epoch is frozen ([`hsm_token::Limits::live_view`]), listing again shows nothing: there it
+    /// only asks whether the session is what it was, and nothing has changed as long as it is.
     pub fn refresh(&mut self) -> Result<Vec<RecordPath>, StoreError> {
+        self.usable()?;
+        if !self.token.limits().live_view {
+            let there = self.token.still_there();
+            self.noted(there)?;
+            self.usable()?;
+            return Ok(Vec::new());
+        }
         let _lock = self.reader_lock()?;
         let before = self.index.clone();
         self.scan()?;
@@ -53,7 +63,17 @@ impl<T: Token> Store<T> {
     }
 
     /// Before a write: looks at the token again, and tries once more what could not be read.
+    ///
+    /// Where the view is frozen the index is all that can be known, since our own changes are in it: no listing, but
+    /// one more try in an epoch of what could not be read.
     pub(super) fn rescan(&mut self) -> Result<(), StoreError> {
+        if !self.token.limits().live_view {
+            let unreadable = |(_, damage): &(_, Damage)| matches!(damage, Damage::Unreadable(_));
+            if self.tried_again || !self.unusable.values().any(unreadable) {
+                return if self.stale { self.reindex() } else { Ok(()) };
+            }
+            self.tried_again = true;
+        }
         let unusable = self.unusable.len();
         self.unusable.retain(|_, (_, damage)| !matches!(damage, Damage::Unreadable(_)));
         self.stale |= unusable != self.unusable.len();
