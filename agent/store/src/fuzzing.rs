@@ -42,11 +42,7 @@ pub fn body(bytes: &[u8]) {
     replaces.iter().for_each(|id| head.extend_from_slice(&id.0));
     take(&mut rest, &head);
     for entry in entries {
-        if let Some(encoded) = encoded(&entry) {
-            take(&mut rest, &encoded);
-        } else {
-            return;
-        }
+        take(&mut rest, &encoded(&entry));
     }
     assert!(rest.is_empty(), "bytes that no entry accounts for");
 }
@@ -71,20 +67,18 @@ fn take(rest: &mut &[u8], expected: &[u8]) {
     }
 }
 
-/// The entry's own encoding; `None` for the kinds that are only read.
-fn encoded(entry: &Entry) -> Option<Zeroizing<Vec<u8>>> {
+/// The entry's own encoding.
+fn encoded(entry: &Entry) -> Zeroizing<Vec<u8>> {
     match entry {
-        Entry::Record(r) => Some(format::encode_record(&r.path, &r.version, &r.origin, &r.content)),
-        Entry::Tombstone(tombstone) => Some(format::encode_tombstone(tombstone)),
-        Entry::Head(head) => Some(format::encode_head(head)),
-        Entry::Body(body) => Some(format::encode_body(
-            &body.path,
-            &body.stamp,
-            body.set,
-            (body.index, body.chunks),
-            &body.part,
-        )),
-        Entry::History(_) | Entry::HistoryHead(_) | Entry::Compaction => None,
+        Entry::Record(r) => format::encode_record(&r.path, &r.version, &r.origin, &r.content),
+        Entry::Tombstone(tombstone) => format::encode_tombstone(tombstone),
+        Entry::Head(head) => format::encode_head(head),
+        Entry::Body(body) => {
+            format::encode_body(&body.path, &body.stamp, body.set, (body.index, body.chunks), &body.part)
+        }
+        Entry::History(r) => format::encode_history(&r.path, &r.version, &r.origin, &r.content),
+        Entry::HistoryHead(head) => format::encode_history_head(head),
+        Entry::Compaction => format::encode_compaction(),
     }
 }
 

@@ -93,7 +93,10 @@ impl<T: Token> Store<T> {
         for entry in sealed.entries {
             let record = match entry {
                 Entry::Record(record) => Some(record),
-                Entry::Head(chunks) if chunks.path == *path && chunks.digest == wanted.digest => {
+                // Head or history head: the index says what is current, and the digest that it is the same content.
+                Entry::Head(chunks) | Entry::HistoryHead(chunks)
+                    if chunks.path == *path && chunks.digest == wanted.digest =>
+                {
                     self.read_chunked(&chunks).map_err(|error| match error {
                         StoreError::ReadBack => Failed::Stale,
                         StoreError::Token(error) if error.class == ErrorClass::ObjectGone => {
@@ -121,17 +124,22 @@ impl<T: Token> Store<T> {
         }
     }
 
+    /// An object's entries once more, for copying them.
+    pub(super) fn read_again(&mut self, id: ObjectId) -> Result<Sealed, StoreError> {
+        self.read_sealed(id).map_err(|failed| match failed {
+            Failed::Stale => StoreError::ReadBack,
+            Failed::Gone(error) => error.into(),
+            Failed::Error(error) => error,
+        })
+    }
+
     pub(super) fn read_part(
         &mut self,
         id: ObjectId,
         set: SetId,
         index: usize,
     ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-        let sealed = self.read_sealed(id).map_err(|failed| match failed {
-            Failed::Stale => StoreError::ReadBack,
-            Failed::Gone(error) => error.into(),
-            Failed::Error(error) => error,
-        })?;
+        let sealed = self.read_again(id)?;
         sealed
             .entries
             .into_iter()

@@ -161,6 +161,7 @@ impl<T: Token> Store<T> {
     /// Opens one object and keeps what it holds, without values.
     fn learn(&mut self, id: ObjectId, handle: ObjectHandle, value: &[u8]) -> Result<(), Damage> {
         let sealed = format::open(&self.keys, id, value)?;
+        let lengths = sealed.entries.iter().map(format::page_share).collect();
         let items = sealed
             .entries
             .into_iter()
@@ -184,6 +185,7 @@ impl<T: Token> Store<T> {
             generation: sealed.generation,
             replaces: sealed.replaces,
             items,
+            lengths,
         };
         self.objects.insert(id, known);
         self.stale = true;
@@ -225,9 +227,23 @@ impl<T: Token> Store<T> {
         let objects = &self.objects;
         let replaced = catalog::replaced(objects);
         let active = |id: &ObjectId| objects.contains_key(id) && !replaced.contains(id);
-        self.assemblies.retain(|_, assembly| match assembly {
+        let heads_of = |set: SetId| {
+            let sets = |known: &Known| {
+                known.items.iter().any(|item| matches!(item, Item::Head { head, .. } if head.set == set))
+            };
+            objects.iter().filter(|(id, known)| active(id) && sets(known)).map(|(id, _)| *id).next()
+        };
+        self.assemblies.retain(|set, assembly| match assembly {
             Assembly::Whole { head, parts } => {
-                active(&head.place.object) && parts.iter().all(|id| objects.contains_key(id))
+                // The head may have moved: its chunks were checked, and need not be read again.
+                let place = if active(&head.place.object) { Some(head.place.object) } else { heads_of(*set) };
+                if let Some(object) = place
+                    && object != head.place.object
+                {
+                    let place = Place { object, ..head.place };
+                    *head = Arc::new(Head { place, ..Head::clone(head) });
+                }
+                place.is_some() && parts.iter().all(|id| objects.contains_key(id))
             }
             Assembly::Broken => false,
         });
@@ -254,6 +270,9 @@ impl<T: Token> Store<T> {
             }
         }
         for (object, head) in heads {
+            if self.assemblies.contains_key(&head.set) {
+                continue;
+            }
             let Some(mut bodies) = sets.get(&head.set).cloned() else {
                 continue;
             };
@@ -323,6 +342,7 @@ impl<T: Token> Store<T> {
             .into_iter()
             .map(|id| (id, self.garbage.get(&id).copied().unwrap_or(due)))
             .collect();
+        self.live = catalog.live;
         self.index.damaged = self.blemishes.clone();
         let unusable = self.unusable.iter().map(|(label, (_, damage))| DamagedObject {
             label: label.clone(),

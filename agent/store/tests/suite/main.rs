@@ -5,6 +5,7 @@ mod common;
 mod faults;
 mod limits;
 mod origins;
+mod packing;
 mod records;
 mod strangers;
 mod tombstones;

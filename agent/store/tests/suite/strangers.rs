@@ -2,7 +2,7 @@
 
 use hsm_store::format::Damage;
 use hsm_store::testing::{Call, Fault, FaultKind, When, World};
-use hsm_store::{Expect, Remedy, Store, StoreError, identify};
+use hsm_store::{Clock, Expect, Remedy, Store, StoreError, identify};
 use hsm_token::{ErrorClass, Limits, Token};
 use hsm_types::Presence;
 
