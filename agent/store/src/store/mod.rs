@@ -5,6 +5,9 @@
 
 mod batch;
 mod bury;
+mod compact;
+mod dismantle;
+mod history;
 mod open;
 mod pack;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hsm_token::{ErrorClass, Token, TokenError, Visibility};
+use hsm_token::{ErrorClass, ObjectHandle, Token, TokenError, Visibility};
 use hsm_types::RecordPath;
 use zeroize::Zeroizing;
 
@@ -234,20 +234,38 @@ impl<T: Token> Store<T> {
             Err(error) => return self.wrote(Err(error)),
         }
         self.objects.remove(&id);
-        self.stale = true;
         self.garbage.remove(&id);
+        self.live.remove(&id);
+        self.destroyed.insert(id, self.options.clock.now());
+        self.count_destroyed(size);
+        Ok(())
+    }
+
+    /// Destroys an object of ours that was read and cannot be used.
+    pub(super) fn destroy_unusable(
+        &mut self,
+        label: &str,
+        handle: ObjectHandle,
+        size: usize,
+    ) -> Result<(), StoreError> {
+        let destroyed = self.token.destroy(handle);
+        self.wrote(destroyed)?;
+        self.unusable.remove(label);
+        self.count_destroyed(size);
+        Ok(())
+    }
+
+    fn count_destroyed(&mut self, size: usize) {
+        self.stale = true;
         self.index.counts.ours = self.index.counts.ours.saturating_sub(1);
         self.index.counts.pending = self.garbage.len();
-        self.live.remove(&id);
-        self.bytes_replaced += size as u64;
         let limits = self.token.limits();
+        self.bytes_replaced += size as u64;
         if size > limits.lasting_size {
             self.bytes_leaking += size as u64;
         }
         let now = self.options.clock.now();
         self.destroyed.retain(|_, at| *at + limits.settle > now);
-        self.destroyed.insert(id, now);
-        Ok(())
     }
 
     /// Destroys what is due after a change that has already succeeded: an error here does not undo that, and what is

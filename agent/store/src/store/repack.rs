@@ -6,8 +6,8 @@
 //! packed only when all that it replaced itself is gone for good: else what it hid could come back with it gone.
 //!
 //! Never packed: records whose path is incomplete, damaged or diverged (a page is younger than the remains of an
-//! interrupted write, and would make them look outlived), and nothing at all while some object cannot be read or a
-//! compaction is under way. History is dropped first: it is for where there is room.
+//! interrupted write, and would make them look outlived), and nothing at all while some object cannot be read. While a
+//! compaction is under way only what is refilled is packed, since it would not fit otherwise. History is dropped first: it is for where there is room.
 
 use hsm_token::Token;
 use hsm_types::{Digest, Incarnation, RecordPath};
@@ -71,7 +71,7 @@ impl<T: Token> Store<T> {
     /// Drops one object of history, or writes one page. With `wait`, waits for what must have settled first. Says
     /// whether there was anything to do.
     pub(super) fn pack_step(&mut self, wait: bool) -> Result<bool, StoreError> {
-        if self.index.hides_records() {
+        if self.index.hidden > 0 {
             return Ok(false);
         }
         if let Some(id) = self.oldest_history() {
@@ -118,7 +118,7 @@ impl<T: Token> Store<T> {
 
     /// How many objects dropping history and packing could free, up to `wanted`, with what is about to be written.
     pub(super) fn could_free(&self, wanted: usize, leaving: Option<Leaving<'_>>) -> usize {
-        if self.index.hides_records() {
+        if self.index.hidden > 0 {
             return 0;
         }
         let mut history = 0;
@@ -203,7 +203,7 @@ impl<T: Token> Store<T> {
 
     /// The page that a record has left or is about to leave, if it takes so many bytes of it in again.
     fn page_of(&self, path: &RecordPath, own: usize) -> Option<ObjectId> {
-        if self.index.hides_records() {
+        if self.index.hidden > 0 {
             return None;
         }
         let leaving = Leaving { path, own: None };

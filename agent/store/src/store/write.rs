@@ -6,11 +6,12 @@ use hsm_types::{
 };
 use zeroize::Zeroizing;
 
+use super::history::History;
 use super::place::{Need, Room};
 use super::repack::Leaving;
 use super::{Expect, MAX_RECORD, PutOrigin, PutOutcome, PutRequest, Replica, Store};
 use crate::catalog::Item;
-use crate::format::{self, ChunkHead, SEALED_OVERHEAD, SetId};
+use crate::format::{self, ChunkHead, ObjectId, SEALED_OVERHEAD, SetId};
 use crate::index::Head;
 use crate::{Entry, StoreError};
 
@@ -140,28 +141,32 @@ impl<T: Token> Store<T> {
         let digest = Digest::of(path, version.incarnation, content);
         let limit = self.token.limits().object_size;
         let own = format::encode_record(path, version, origin, content);
-        let fits = own.len() + SEALED_OVERHEAD <= limit;
         let part = limit.saturating_sub(SEALED_OVERHEAD + format::body_overhead(path, &stamp));
+        let tail = if own.len() + SEALED_OVERHEAD <= limit {
+            Zeroizing::default()
+        } else {
+            format::encode_tail(version, origin, content)
+        };
+        let objects = 1 + tail.len().div_ceil(part.max(1));
+        let history = self.plan_history(what, own.len(), objects)?;
+        let names = size_of::<ObjectId>() * history.replaces.len();
+        let fits = own.len() + SEALED_OVERHEAD + names <= limit;
+        let tail =
+            if fits || !tail.is_empty() { tail } else { format::encode_tail(version, origin, content) };
         if !fits && part == 0 {
             return Err(StoreError::Invalid("the token's objects are too small for a chunk"));
         }
-        let tail = if fits { Zeroizing::default() } else { format::encode_tail(version, origin, content) };
         let chunks = tail.len().div_ceil(part.max(1));
-        let objects = chunks + 1;
         let leaving = Leaving { path, own: fits.then_some(own.len()) };
-        let goes_back = self.goes_back(leaving);
-        let freed = self.objects_of(path, &[]);
-        let room = Room::AtRest;
-        self.make_room(Need { objects, freed, room, leaving: Some(leaving), goes_back })?;
-        let written = if fits {
-            let id = self.random_object()?;
-            self.create(id, &[], &[own])
-        } else {
-            drop(own);
-            let set = SetId(self.options.random()?);
-            let head = ChunkHead { path: path.clone(), stamp, set, chunks, length: tail.len(), digest };
-            self.write_chunks(&head, &tail, part)
+        let need = Need {
+            objects: 1 + chunks + usize::from(!history.apart.is_empty()),
+            freed: self.objects_of(path, &history.sets),
+            room: Room::AtRest,
+            leaving: Some(leaving),
+            goes_back: self.goes_back(leaving) && history.apart.is_empty(),
         };
+        self.make_room(need)?;
+        let written = self.write_version(what, &history, digest, own, fits, (&tail, part, chunks));
         self.finish(written)?;
         self.back_to_rest(path);
         let (version, origin) = (version.clone(), origin.clone());
@@ -182,20 +187,40 @@ impl<T: Token> Store<T> {
         Ok(())
     }
 
-    /// The chunks first; the head last, since with it the version is there.
-    fn write_chunks(
+    /// Earlier values that lie apart, then the version itself.
+    fn write_version(
         &mut self,
-        head: &ChunkHead,
-        tail: &Zeroizing<Vec<u8>>,
-        part: usize,
+        what: &Write,
+        history: &History,
+        digest: Digest,
+        own: Zeroizing<Vec<u8>>,
+        fits: bool,
+        (tail, part, chunks): (&Zeroizing<Vec<u8>>, usize, usize),
     ) -> Result<(), StoreError> {
+        // Packing for the room may have moved or dropped what was to be replaced; what is gone needs no name.
+        let replaces: Vec<ObjectId> =
+            history.replaces.iter().copied().filter(|id| self.objects.contains_key(id)).collect();
+        if !history.apart.is_empty() {
+            let id = self.random_object()?;
+            self.create(id, &[], &history.apart)?;
+        }
+        if fits {
+            let mut entries = vec![own];
+            entries.extend(history.beside.iter().cloned());
+            let id = self.random_object()?;
+            return self.create(id, &replaces, &entries);
+        }
+        let (path, stamp) = (what.path.clone(), what.version.stamp());
+        let set = SetId(self.options.random()?);
+        let head = ChunkHead { path, stamp, set, chunks, length: tail.len(), digest };
+        // The chunks first; the head last, since with it the version is there.
         for (index, bytes) in tail.chunks(part).enumerate() {
             let body = format::encode_body(&head.path, &head.stamp, head.set, (index, head.chunks), bytes);
             let id = self.random_object()?;
             self.create(id, &[], &[body])?;
         }
         let id = self.random_object()?;
-        self.create(id, &[], &[format::encode_head(head)])
+        self.create(id, &replaces, &[format::encode_head(&head)])
     }
 
     /// How many objects go when this record is replaced: those in which nothing else lives. Chunks of the sets that

@@ -3,6 +3,8 @@
 
 mod common;
 mod faults;
+mod faults_pages;
+mod history;
 mod limits;
 mod origins;
 mod packing;
