@@ -176,7 +176,7 @@ impl<T: Token> Store<T> {
                     leak: if known.size > shape.lasting { known.size } else { 0 },
                     named: known.items.len() > 1,
                     tombstones,
-                    ready: known.replaces.iter().all(|old| self.gone(old)),
+                    ready: known.replaces.iter().all(|old| self.gone(*old)),
                 });
             }
         }
@@ -245,12 +245,12 @@ impl<T: Token> Store<T> {
     }
 
     /// Whether an object is gone so that no loss of power brings it back.
-    pub(super) fn gone(&self, id: &ObjectId) -> bool {
+    pub(super) fn gone(&self, id: ObjectId) -> bool {
         let settled = self.options.clock.now().checked_sub(self.token.limits().settle);
         let by_now = |at| settled.is_some_and(|settled| at <= settled);
-        !self.objects.contains_key(id)
+        !self.objects.contains_key(&id)
             && by_now(self.opened)
-            && self.destroyed.get(id).is_none_or(|at| by_now(*at))
+            && self.destroyed.get(&id).is_none_or(|at| by_now(*at))
     }
 
     /// Writes one page with the living records and tombstones of `ids` that `keep` keeps, in place of them. What is
