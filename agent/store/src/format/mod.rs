@@ -119,16 +119,27 @@ mod wire;
 mod vectors;
 
 pub(crate) use entry::{
-    ChunkBody, ChunkHead, Entry, RecordEntry, body_overhead, decode_tail, encode_body, encode_head,
-    encode_record, encode_tail, encode_tombstone,
+    ChunkBody, ChunkHead, Entry, RecordEntry, body_overhead, decode_tail, encode_body, encode_compaction,
+    encode_head, encode_history, encode_history_head, encode_record, encode_tail, encode_tombstone,
+    page_share,
 };
 pub(crate) use identity::{decode_identity, encode_identity};
 pub use key::Fingerprint;
 #[cfg(test)]
 pub(crate) use key::StoreId;
 pub(crate) use key::{StoreKeys, WRAPPED_LEN, Wrapped, random_ephemeral, wrap};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use object::parse as parse_body;
 pub(crate) use object::{ObjectId, SEALED_OVERHEAD, Sealed, SetId, open, seal};
 pub(crate) use wire::Malformed;
+
+/// A number of elements as it stands before them.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn encode_count(count: usize) -> zeroize::Zeroizing<Vec<u8>> {
+    let mut writer = wire::Writer::new();
+    writer.length(count);
+    writer.done()
+}
 
 /// Label of the identity object.
 pub const IDENTITY_LABEL: &str = "hsm.j5t.io/token";

@@ -56,6 +56,13 @@ impl ObjectId {
     }
 }
 
+impl ObjectId {
+    /// Whether a value begins as the sealed object of this name does. The seal is not looked at.
+    pub(crate) fn is_named_by(self, value: &[u8]) -> bool {
+        Kind::Sealed.check(value).is_ok() && value.get(4..12) == Some(&self.0[..])
+    }
+}
+
 /// An opened object.
 pub(crate) struct Sealed {
     pub(crate) generation: u64,
@@ -114,7 +121,8 @@ pub(crate) fn open(keys: &StoreKeys, id: ObjectId, value: &[u8]) -> Result<Seale
     Ok(Sealed { generation, replaces, entries })
 }
 
-fn parse(id: ObjectId, body: &[u8]) -> Result<(Vec<ObjectId>, Vec<Entry>), Malformed> {
+/// What a body holds: the ids that it replaces, and its entries.
+pub(crate) fn parse(id: ObjectId, body: &[u8]) -> Result<(Vec<ObjectId>, Vec<Entry>), Malformed> {
     let mut reader = Reader::new(body);
     let count = reader.count(8)?;
     let replaces = (0..count).map(|_| reader.array().map(ObjectId)).collect::<Result<Vec<_>, _>>()?;

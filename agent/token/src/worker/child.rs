@@ -13,7 +13,7 @@ use super::messages::{
     Request, Response, Secret,
 };
 use crate::pin_memory::PinMemory;
-use crate::pkcs11::{BlankSlot, Pkcs11Token, init_software_token};
+use crate::pkcs11::{BlankSlot, Pkcs11Token, init_software_token, survey};
 use crate::{ErrorClass, ObjectHandle, Pin, Token, TokenError};
 
 /// The whole of `hsm-agent token-worker`: serves the socket that the parent passed as standard input, and ends when
@@ -49,6 +49,7 @@ pub fn serve(mut socket: UnixStream) -> io::Result<()> {
         let response = child.answer(request);
         send(&mut socket, &response)?;
     }
+    child.leave();
     Ok(())
 }
 
@@ -79,6 +80,17 @@ impl Child {
         tracing::debug!("The command is done.");
         let logins = self.logins().saturating_sub(before);
         Response { id, epoch: self.epoch(), logins, answer: Some(answer) }
+    }
+
+    /// Closes the session and finalises the module; then sees to it that the card is not left logged in.
+    fn leave(self) {
+        #[cfg(feature = "pcsc")]
+        let reader = self.token.as_ref().and_then(Pkcs11Token::reader_to_leave);
+        drop(self.token);
+        #[cfg(feature = "pcsc")]
+        if let Some(reader) = reader {
+            super::card::leave(reader);
+        }
     }
 
     fn epoch(&self) -> u64 {
@@ -141,13 +153,31 @@ impl Child {
                 Answer::Done(Nothing {})
             }
             Command::InitSoftwareToken(init) => self.init(init)?,
+            Command::StillThere(Nothing {}) => {
+                self.token()?.still_there()?;
+                Answer::Done(Nothing {})
+            }
+            Command::Survey(module) => {
+                self.alone("survey")?;
+                Answer::Survey(survey(&path_from(module))?.into())
+            }
+            Command::Card(command) => {
+                self.alone("card")?;
+                super::card::perform(command)?
+            }
         })
     }
 
-    fn open(&mut self, open: Open) -> Result<Answer, TokenError> {
+    /// A module is loaded once in a process.
+    fn alone(&self, operation: &'static str) -> Result<(), TokenError> {
         if self.token.is_some() {
-            return Err(TokenError::new(ErrorClass::Invalid, "open", "this worker has its token already"));
+            return Err(TokenError::new(ErrorClass::Invalid, operation, "this worker has its token already"));
         }
+        Ok(())
+    }
+
+    fn open(&mut self, open: Open) -> Result<Answer, TokenError> {
+        self.alone("open")?;
         let epoch = open.epoch;
         let mut token = Pkcs11Token::open(&open.into_config(), epoch)?;
         let software = token.info()?.software;
@@ -156,9 +186,7 @@ impl Child {
     }
 
     fn init(&mut self, init: InitSoftwareToken) -> Result<Answer, TokenError> {
-        if self.token.is_some() {
-            return Err(TokenError::new(ErrorClass::Invalid, "init_software_token", "a token is open"));
-        }
+        self.alone("init_software_token")?;
         let slot = init.slot.map_or(BlankSlot::First, BlankSlot::Number);
         let (so_pin, pin) = (pin(init.so_pin)?, pin(init.pin)?);
         let info = init_software_token(&path_from(init.module), slot, &init.label, &so_pin, &pin)?;
@@ -175,7 +203,7 @@ impl Child {
     }
 }
 
-fn pin(text: Option<PinText>) -> Result<Pin, TokenError> {
+pub(super) fn pin(text: Option<PinText>) -> Result<Pin, TokenError> {
     text.map(PinText::take).ok_or_else(|| TokenError::new(ErrorClass::Invalid, "login", "a PIN is missing"))
 }
 
@@ -196,5 +224,8 @@ fn name(command: &Command) -> &'static str {
         Command::Derive(_) => "derive",
         Command::ChangePin(_) => "change_pin",
         Command::InitSoftwareToken(_) => "init_software_token",
+        Command::StillThere(_) => "still_there",
+        Command::Survey(_) => "survey",
+        Command::Card(card) => super::card::name(card),
     }
 }

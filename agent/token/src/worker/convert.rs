@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::messages::{Failure, Info, Listing, Object, Open, PinText, Secret};
-use crate::pkcs11::{Pkcs11Config, TokenSelector};
+use super::messages::{
+    CardState, Failure, Ghosts, Info, Listing, Object, Open, PinText, Secret, Seen, Survey,
+};
+use crate::pkcs11::{Pkcs11Config, Surveyed, TokenSelector};
+use crate::sc_hsm::{CardStatus, Repaired, StatusWord};
 use crate::{
     ErrorClass, ObjectHandle, ObjectInfo, Pin, PinFlags, TokenError, TokenInfo, TokenListing, Visibility,
 };
@@ -93,21 +96,82 @@ pub(crate) fn path_from(bytes: Vec<u8>) -> PathBuf {
 
 impl Open {
     pub(crate) fn new(config: &Pkcs11Config, epoch: u64) -> Self {
-        let (label, slot) = match &config.token {
-            TokenSelector::Only => (None, None),
-            TokenSelector::Label(label) => (Some(label.clone()), None),
-            TokenSelector::Slot(slot) => (None, Some(*slot)),
-        };
-        Self { module: path_bytes(&config.module), label, slot, epoch }
+        let mut open = Self { module: path_bytes(&config.module), epoch, ..Self::default() };
+        match config.token.clone() {
+            TokenSelector::Only => {}
+            TokenSelector::Label(label) => open.label = Some(label),
+            TokenSelector::Slot(slot) => open.slot = Some(slot),
+            TokenSelector::Serial(serial) => open.serial = Some(serial),
+            TokenSelector::Reader(reader) => open.reader = Some(reader),
+        }
+        open
     }
 
     pub(crate) fn into_config(self) -> Pkcs11Config {
-        let token = match (self.label, self.slot) {
-            (Some(label), _) => TokenSelector::Label(label),
-            (None, Some(slot)) => TokenSelector::Slot(slot),
-            (None, None) => TokenSelector::Only,
-        };
+        let selectors = [
+            self.label.map(TokenSelector::Label),
+            self.slot.map(TokenSelector::Slot),
+            self.serial.map(TokenSelector::Serial),
+            self.reader.map(TokenSelector::Reader),
+        ];
+        let token = selectors.into_iter().flatten().next().unwrap_or(TokenSelector::Only);
         Pkcs11Config { module: path_from(self.module), token }
+    }
+}
+
+impl From<Vec<Surveyed>> for Survey {
+    fn from(tokens: Vec<Surveyed>) -> Self {
+        let seen = |token: Surveyed| Seen { info: Some(token.info.into()), initialized: token.initialized };
+        Self { tokens: tokens.into_iter().map(seen).collect() }
+    }
+}
+
+impl From<Survey> for Vec<Surveyed> {
+    fn from(survey: Survey) -> Self {
+        let token = |seen: Seen| Surveyed {
+            info: seen.info.unwrap_or_default().into(),
+            initialized: seen.initialized,
+        };
+        survey.tokens.into_iter().map(token).collect()
+    }
+}
+
+impl From<CardStatus> for CardState {
+    fn from(status: CardStatus) -> Self {
+        Self {
+            version_major: status.version.0.into(),
+            version_minor: status.version.1.into(),
+            transport_pin: status.transport_pin,
+            user_pin: StatusWord::from(status.user_pin).0.into(),
+            so_pin: StatusWord::from(status.so_pin).0.into(),
+            files: status.files as u64,
+        }
+    }
+}
+
+impl From<CardState> for CardStatus {
+    fn from(state: CardState) -> Self {
+        let byte = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
+        let pin = |number: u32| StatusWord(u16::try_from(number).unwrap_or(u16::MAX)).into();
+        Self {
+            version: (byte(state.version_major), byte(state.version_minor)),
+            transport_pin: state.transport_pin,
+            user_pin: pin(state.user_pin),
+            so_pin: pin(state.so_pin),
+            files: usize::try_from(state.files).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+impl From<Repaired> for Ghosts {
+    fn from(repaired: Repaired) -> Self {
+        Self { removed: repaired.removed, left: repaired.left }
+    }
+}
+
+impl From<Ghosts> for Repaired {
+    fn from(ghosts: Ghosts) -> Self {
+        Self { removed: ghosts.removed, left: ghosts.left }
     }
 }
 
@@ -195,8 +259,36 @@ mod tests {
     }
 
     #[test]
+    fn a_cards_state_survives_the_wire() {
+        use crate::sc_hsm::PinState;
+        for state in [
+            PinState::NotSet,
+            PinState::TriesLeft(3),
+            PinState::Locked,
+            PinState::LoggedIn,
+            PinState::Transport,
+            PinState::Unclear(StatusWord(0x6F12)),
+        ] {
+            let status = CardStatus {
+                version: (6, 2),
+                transport_pin: true,
+                user_pin: state,
+                so_pin: PinState::TriesLeft(15),
+                files: 7,
+            };
+            assert_eq!(CardStatus::from(CardState::from(status.clone())), status);
+        }
+    }
+
+    #[test]
     fn selectors_survive_the_wire() {
-        for token in [TokenSelector::Only, TokenSelector::Label("a b".into()), TokenSelector::Slot(7)] {
+        for token in [
+            TokenSelector::Only,
+            TokenSelector::Label("a b".into()),
+            TokenSelector::Slot(7),
+            TokenSelector::Serial("ESPICOHSMTR".into()),
+            TokenSelector::Reader("Pico Key 00 00".into()),
+        ] {
             let config = Pkcs11Config { module: "/m.so".into(), token };
             assert_eq!(Open::new(&config, 3).into_config(), config);
         }

@@ -5,20 +5,26 @@
 //! speak over a socket pair whose one end is the child's standard input: PINs and values never touch the command line,
 //! the environment or a file.
 
+mod card;
 mod child;
 mod config;
 mod convert;
 mod frame;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzzing;
 mod hardening;
-mod init;
 mod keeper;
 mod messages;
+mod one_shot;
+mod opensc_conf;
 mod process;
 mod token;
 
 pub use child::{run_child, serve};
 pub use config::{Deadlines, WorkerConfig, WorkerProgram};
-pub use init::init_software_token;
+pub use hardening::protect_memory;
+pub use one_shot::{card_status, ghosts, init_sc_hsm, init_software_token, readers, repair_ghosts, survey};
+pub use opensc_conf::OpenscSettings;
 pub use token::WorkerToken;
 
 /// The most random bytes that one call gives.

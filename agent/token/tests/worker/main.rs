@@ -14,11 +14,13 @@ use hsm_token::{ErrorClass, ObjectHandle, Pin, Token, TokenError, Visibility};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+mod memory;
 mod messages;
 mod pins;
 mod port;
 mod processes;
 mod races;
+mod selecting;
 
 const LABEL: &str = "test";
 const PIN: &str = "canary-pin-4711";
