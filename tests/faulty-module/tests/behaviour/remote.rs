@@ -68,7 +68,7 @@ impl Remote {
                 return Err("DIED".to_owned());
             }
             if let Some((_, answer)) = answer.trim_end().split_once(MARK) {
-                let (how, what) = answer.split_once(' ').unwrap();
+                let (how, what) = answer.split_once(' ').unwrap_or((answer, ""));
                 return if how == "ok" { Ok(what.to_owned()) } else { Err(what.to_owned()) };
             }
         }
