@@ -148,6 +148,10 @@ pub struct Store<T: Token> {
     live: BTreeMap<ObjectId, Vec<usize>>,
     /// When this store was opened. What was destroyed just before may come back until the token has settled.
     opened: Instant,
+    /// When each object was made, until that has settled.
+    created: BTreeMap<ObjectId, Instant>,
+    /// When the last tombstone was written.
+    buried: Instant,
     /// When each object was destroyed, until that has settled.
     destroyed: BTreeMap<ObjectId, Instant>,
     bytes_replaced: u64,
