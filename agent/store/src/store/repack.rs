@@ -357,6 +357,11 @@ impl<T: Token> Store<T> {
         id: ObjectId,
         keep: impl Fn(&Item) -> bool,
     ) -> Result<(), StoreError> {
+        self.drain()?;
+        self.reindex()?;
+        if self.live.get(&id).is_none_or(Vec::is_empty) {
+            return Ok(());
+        }
         let movable = self.victims(None).into_iter().any(|victim| victim.id == Some(id) && victim.ready);
         if !movable {
             return Err(StoreError::Invalid(

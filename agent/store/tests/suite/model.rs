@@ -177,9 +177,15 @@ impl Model {
                 let tombstone: Option<Tombstone> = self.store.index().tombstones().next().cloned();
                 if let Some(tombstone) = tombstone {
                     match self.store.forget_tombstone(&tombstone.path, tombstone.incarnation) {
-                        Ok(_) | Err(StoreError::Token(_) | StoreError::Void | StoreError::ReadBack) => {}
-                        // The page cannot be rewritten while a write beside it is incomplete.
-                        Err(StoreError::Invalid(_) | StoreError::TokenFull { .. }) => {}
+                        // `Invalid`: a page cannot be rewritten while a write to a record in it is incomplete.
+                        Ok(_)
+                        | Err(
+                            StoreError::Token(_)
+                            | StoreError::Void
+                            | StoreError::ReadBack
+                            | StoreError::Invalid(_)
+                            | StoreError::TokenFull { .. },
+                        ) => {}
                         Err(other) => panic!("{other}"),
                     }
                 }
