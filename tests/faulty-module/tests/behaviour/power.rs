@@ -14,8 +14,10 @@ fn power_loss_keeps_what_it_is_told() {
     a.ok(&format!("destroy {old}"));
     let late = machine.unflushed(READER).unwrap();
     let kinds: Vec<_> = late.iter().map(|write| (write.kind, write.deleted)).collect();
-    use Kind::{Description, Value};
-    assert_eq!(kinds, [(Value, false), (Description, false), (Value, true), (Description, true)]);
+    assert_eq!(
+        kinds,
+        [(Kind::Value, false), (Kind::Description, false), (Kind::Value, true), (Kind::Description, true)]
+    );
     let after = |name: &str, keep: Keep| {
         let fork = machine.fork(dir.path().join(name)).unwrap();
         fork.power_loss(READER, &keep).unwrap();

@@ -166,7 +166,7 @@ impl Worker {
             }
             ["slots"] => Ok(format!(
                 "{:?}",
-                self.module.get_slots_with_token()?.iter().map(|s| s.id()).collect::<Vec<_>>()
+                self.module.get_slots_with_token()?.iter().map(Slot::id).collect::<Vec<_>>()
             )),
             ["readers"] => {
                 let slots = self.module.get_slots_with_token()?;
