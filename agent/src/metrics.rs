@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use hsm_types::TokenId;
+
 use crate::actor::{State, Status};
 use crate::config::{COMMIT, VERSION};
 
@@ -145,7 +147,7 @@ impl Metrics {
 
     /// Shows a token's status. Before its identity is known there is nothing to name it by.
     pub fn status(&self, status: &Status) {
-        let Some(id) = status.token_id else { return };
+        let Some(id) = status.token_id.filter(|_| !status.shadow) else { return };
         let token = TokenLabel { token: id.to_string() };
         self.up.get_or_create(&token).set(i64::from(status.state == State::Ready));
         self.epoch.get_or_create(&token).set(status.epoch);
@@ -153,6 +155,17 @@ impl Metrics {
         self.capacity.get_or_create(&token).set(status.capacity);
         let low = status.info.as_ref().is_some_and(|i| i.pin.count_low || i.pin.final_try);
         self.tries_low.get_or_create(&token).set(i64::from(low));
+    }
+
+    /// The token is not what this thread serves any more: what was shown of it goes.
+    pub fn forget(&self, id: TokenId) {
+        let token = TokenLabel { token: id.to_string() };
+        for gauge in [&self.up, &self.tries_low] {
+            gauge.remove(&token);
+        }
+        for gauge in [&self.epoch, &self.objects, &self.capacity] {
+            gauge.remove(&token);
+        }
     }
 
     /// The text of /metrics (OpenMetrics). `expiry`: when the server's certificate ends.
@@ -175,7 +188,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.operation("get", "ok", Duration::from_millis(3));
         metrics.login("ok");
-        let token_id = Some(hsm_types::TokenId::from_random([7; 16]));
+        let token_id = Some(TokenId::from_random([7; 16]));
         metrics.status(&Status { token_id, ..Status::default() });
         let text = metrics.text(5);
         for name in [

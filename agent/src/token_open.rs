@@ -13,6 +13,7 @@ use hsm_store::{StoreError, SystemClock, WriterLock};
 use hsm_token::pkcs11::Pkcs11Config;
 use hsm_token::worker::{Deadlines, WorkerConfig, WorkerProgram, WorkerToken};
 use hsm_token::{ErrorClass, TokenError, TokenInfo};
+use hsm_types::{Presence, TokenId};
 
 use crate::config::Chosen;
 
@@ -74,6 +75,18 @@ pub fn with_pin<R>(
     })?;
     worker.set_pin_memory(Some(pin_memory_path(&chosen.state_dir, info)));
     work(worker)
+}
+
+/// Which token this is. Waits a while for a program that writes: SoftHSM shows an object before it has its attributes,
+/// and who asks for them then spoils it for its maker. A writer that hangs keeps nobody from asking.
+pub fn identify(
+    chosen: &Chosen,
+    info: &TokenInfo,
+    worker: &mut WorkerToken,
+) -> Result<Presence<TokenId>, StoreError> {
+    let lock = lock_path(&chosen.runtime_dir, info);
+    let _held = WriterLock::acquire(&lock, LOCK_WAIT, &SystemClock).ok();
+    hsm_store::identify(worker)
 }
 
 /// Makes the folders, for their owner alone.

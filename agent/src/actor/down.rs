@@ -18,6 +18,8 @@ pub(super) enum Wake {
     NewPin,
     /// An identity on the token.
     Identity,
+    /// An admission, or that another token goes.
+    Admission,
 }
 
 /// Why the token is not served.
@@ -27,11 +29,17 @@ pub(super) struct Down {
     pub(super) reason: Option<Reason>,
     pub(super) message: String,
     pub(super) wake: Wake,
+    /// The token is not shown under the TokenId that it claims: another one has it.
+    pub(super) disputed: bool,
 }
 
 impl Down {
     pub(super) fn new(state: State, reason: Reason, message: impl Into<String>, wake: Wake) -> Self {
-        Self { state, reason: Some(reason), message: message.into(), wake }
+        Self { state, reason: Some(reason), message: message.into(), wake, disputed: false }
+    }
+
+    pub(super) fn disputed(self) -> Self {
+        Self { disputed: true, ..self }
     }
 
     /// What callers are told.
@@ -64,14 +72,13 @@ impl From<&StoreError> for Down {
     fn from(error: &StoreError) -> Self {
         match error {
             StoreError::Token(token) => token.into(),
-            StoreError::NoIdentity => Self {
-                state: State::Blank,
-                reason: Some(Reason::TokenUnhealthy),
-                message: "the token holds no records and no identity of ours; \
-                          if it is to be used, run hsm-agent token init on this node"
-                    .to_owned(),
-                wake: Wake::Identity,
-            },
+            StoreError::NoIdentity => Self::new(
+                State::Blank,
+                Reason::TokenUnhealthy,
+                "the token holds no records and no identity of ours; \
+                 if it is to be used, run hsm-agent token init on this node",
+                Wake::Identity,
+            ),
             StoreError::StoreKeyMissing(_) => {
                 Self::new(State::Unreadable, Reason::StoreKeyMissing, error.to_string(), Wake::Later)
             }
@@ -96,7 +103,9 @@ pub(super) fn delay(
 ) -> Duration {
     let shortest = Duration::from_millis(200);
     match (down.wake, next) {
-        (Wake::NewPin, _) | (_, NextStart::Exhausted) => LONGEST_DELAY,
+        (Wake::NewPin | Wake::Admission, _) => LONGEST_DELAY,
+        (_, NextStart::Exhausted) if !software => LONGEST_DELAY,
+        (_, NextStart::Exhausted) => poll.max(shortest),
         (_, NextStart::Wait(wait)) if software || !logged_in => wait.min(poll).max(shortest),
         (_, NextStart::Wait(wait)) => wait.max(shortest),
         (_, NextStart::Allowed) => shortest,

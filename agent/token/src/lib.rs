@@ -6,6 +6,7 @@
 mod durable;
 mod error;
 mod port;
+pub mod reader_name;
 
 mod epoch_budget;
 #[cfg(feature = "pkcs11")]
