@@ -11,6 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use clap::ValueEnum as _;
 use hsm_store::{StoreError, SystemClock, WriterLock};
 use hsm_token::pkcs11::Pkcs11Config;
+use hsm_token::reader_name::usb_serial;
 use hsm_token::worker::{Deadlines, WorkerConfig, WorkerProgram, WorkerToken};
 use hsm_token::{ErrorClass, TokenError, TokenInfo};
 use hsm_types::{Presence, TokenId};
@@ -51,9 +52,11 @@ fn pin_memory_path(state_dir: &Path, info: &TokenInfo) -> PathBuf {
 }
 
 /// A token's name on this node, from what the module says of it: not by slot (it moves), nor by TokenId (a blank token
-/// has none). Every Pico HSM has one serial: there the reader's name tells them apart.
+/// has none). Every Pico HSM has one serial: there the reader's name tells them apart, by the USB serial in it where it
+/// shows one, so that a token that is plugged into another port is still the one whose PIN failed.
 fn short_name(info: &TokenInfo) -> String {
-    let place = if info.software { "" } else { info.slot_description.as_str() };
+    let reader = info.slot_description.as_str();
+    let place = if info.software { "" } else { usb_serial(reader).unwrap_or(reader) };
     let name = format!("{}\0{}\0{}\0{place}", info.manufacturer, info.model, info.serial);
     crate::hex::text(&digest(&SHA256, name.as_bytes()).as_ref()[..8])
 }
@@ -123,5 +126,7 @@ mod tests {
             ..TokenInfo::default()
         };
         assert_ne!(lock_path(dir, &pico("Pico 00")), lock_path(dir, &pico("Pico 01")));
+        assert_ne!(lock_path(dir, &pico("Pico (E6) 00 00")), lock_path(dir, &pico("Pico (E7) 00 00")));
+        assert_eq!(lock_path(dir, &pico("Pico (E6) 00 00")), lock_path(dir, &pico("Pico (E6) 01 00")));
     }
 }

@@ -72,10 +72,10 @@ impl Actor {
             }
             Claim::Duplicate(other) => return Err(duplicate(token_id, tie, &other, false)),
         }
-        if admitted.is_some() {
-            return Ok(());
-        }
         let flags = self.flags();
+        if admitted.is_some() {
+            return book.meet(token_id, &flags).map_err(|e| no_book(&e));
+        }
         match book.admit_first(token_id, tie, &flags).map_err(|e| no_book(&e))? {
             Decision::Admitted { .. } => {
                 tracing::info!(%token_id, %tie, flags, "The token was admitted by the agent's flags.");
@@ -101,7 +101,7 @@ impl Actor {
                  to it"
             )));
         }
-        match book.admitted_by(&self.flags()) {
+        match book.met_by(&self.flags()) {
             None => Ok(()),
             Some(other) => Err(blank(format!(
                 "{why}, and this agent's flags have admitted {other} already, so no PIN was given to it; if it is to \
@@ -131,7 +131,7 @@ impl Actor {
             }
             Decision::New | Decision::Admitted { .. } => {
                 let flags = self.flags();
-                let other = book.admitted_by(&flags).map_or_else(String::new, |other| format!(" ({other})"));
+                let other = book.met_by(&flags).map_or_else(String::new, |other| format!(" ({other})"));
                 refused(
                     Reason::TokenNotAdmitted,
                     format!(
@@ -165,8 +165,9 @@ impl Actor {
         }
     }
 
-    /// Whether a token that was refused would be admitted now.
-    pub(super) fn would_be_admitted(&self) -> bool {
+    /// Whether more can be said of a token that was refused than what was said: it would be admitted now, or it is
+    /// refused for another reason.
+    pub(super) fn refusal_is_old(&self) -> bool {
         let Some(Sighting { token_id, tie }) = &self.seen else { return true };
         let Ok(book) = self.book() else { return false };
         let (peers, me) = (&self.config.peers, self.config.place);
@@ -175,8 +176,12 @@ impl Actor {
                 let same_key = self.refused_key.is_some() && fingerprint == self.refused_key;
                 !same_key && peers.would_hold(me, Some(tie))
             }
-            Decision::New => book.admitted_by(&self.flags()).is_none() && peers.would_hold(me, None),
-            Decision::Forgotten | Decision::OtherDevice { .. } => false,
+            Decision::New => book.met_by(&self.flags()).is_none() && peers.would_hold(me, None),
+            Decision::OtherDevice { admitted } => {
+                let doubled = peers.rival(me) == Some(admitted);
+                doubled != (self.status.reason == Some(Reason::DuplicateToken))
+            }
+            Decision::Forgotten => false,
         }
     }
 }

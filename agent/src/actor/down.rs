@@ -20,6 +20,8 @@ pub(super) enum Wake {
     Identity,
     /// An admission, or that another token goes.
     Admission,
+    /// Another login that the token's flash can bear.
+    Budget,
 }
 
 /// Why the token is not served.
@@ -92,22 +94,15 @@ impl From<&StoreError> for Down {
 
 /// How long to wait before the next start.
 ///
-/// A start that sent no login wears nothing, so a token that comes back is seen within a poll. One that did waits for
-/// its budget, unless it is a software token.
-pub(super) fn delay(
-    down: &Down,
-    logged_in: bool,
-    software: bool,
-    next: NextStart,
-    poll: Duration,
-) -> Duration {
+/// A start wears nothing before its login, and the login asks the budget itself. So a token that comes back is seen
+/// within a poll.
+pub(super) fn delay(wake: Wake, next: NextStart, poll: Duration) -> Duration {
     let shortest = Duration::from_millis(200);
-    match (down.wake, next) {
-        (Wake::NewPin | Wake::Admission, _) => LONGEST_DELAY,
-        (_, NextStart::Exhausted) if !software => LONGEST_DELAY,
+    match (wake, next) {
+        (Wake::NewPin | Wake::Admission, _) | (Wake::Budget, NextStart::Exhausted) => LONGEST_DELAY,
+        (Wake::Budget, NextStart::Wait(wait)) => wait.max(shortest),
+        (_, NextStart::Wait(wait)) => wait.min(poll).max(shortest),
         (_, NextStart::Exhausted) => poll.max(shortest),
-        (_, NextStart::Wait(wait)) if software || !logged_in => wait.min(poll).max(shortest),
-        (_, NextStart::Wait(wait)) => wait.max(shortest),
         (_, NextStart::Allowed) => shortest,
     }
 }
@@ -150,12 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn only_logins_on_hardware_wait_for_the_budget() {
-        let absent = Down::from(&TokenError::new(ErrorClass::TokenAbsent, "op", "m"));
+    fn only_a_login_waits_for_the_budget() {
         let long = NextStart::Wait(Duration::from_secs(500));
-        assert_eq!(delay(&absent, false, false, long, POLL), POLL);
-        assert_eq!(delay(&absent, true, true, long, POLL), POLL);
-        assert_eq!(delay(&absent, true, false, long, POLL), Duration::from_secs(500));
-        assert_eq!(delay(&absent, true, false, NextStart::Exhausted, POLL), LONGEST_DELAY);
+        assert_eq!(delay(Wake::Later, long, POLL), POLL);
+        assert_eq!(delay(Wake::Later, NextStart::Exhausted, POLL), POLL);
+        assert_eq!(delay(Wake::Budget, long, POLL), Duration::from_secs(500));
+        assert_eq!(delay(Wake::Budget, NextStart::Exhausted, POLL), LONGEST_DELAY);
+        assert_eq!(delay(Wake::NewPin, NextStart::Allowed, POLL), LONGEST_DELAY);
     }
 }

@@ -156,21 +156,31 @@ impl Actor {
         Ok(tie)
     }
 
-    /// Whether the token can take one more login today. Each wears its flash.
+    /// Whether the token can take one more login now. Each wears its flash.
     fn afford(&self, info: &TokenInfo) -> Result<(), Down> {
         let now = Instant::now();
-        if info.software || self.budget.next_start(now) != NextStart::Exhausted {
+        if info.software {
             return Ok(());
         }
-        let minutes = self.budget.recovers_in(now).map_or(0, |wait| wait.as_secs().div_ceil(60));
-        let message = format!(
-            "the token was logged in to {} times in the last 24 hours, and each login wears its flash: the next try is \
-             in {} h {} min, or when it is unlocked (UnlockToken)",
-            self.budget.logins_in_last_day(now),
-            minutes / 60,
-            minutes % 60
-        );
-        Err(Down::new(State::Unknown, Reason::TokenUnhealthy, message, Wake::Later))
+        let message = match self.budget.next_start(now) {
+            NextStart::Allowed => return Ok(()),
+            NextStart::Wait(wait) => format!(
+                "the last sessions with the token ended early, and each login wears its flash: the next try is in {} s, \
+                 or when it is unlocked (UnlockToken)",
+                wait.as_secs().saturating_add(1)
+            ),
+            NextStart::Exhausted => {
+                let minutes = self.budget.recovers_in(now).map_or(0, |wait| wait.as_secs().div_ceil(60));
+                format!(
+                    "the token was logged in to {} times in the last 24 hours, and each login wears its flash: the next \
+                     try is in {} h {} min, or when it is unlocked (UnlockToken)",
+                    self.budget.logins_in_last_day(now),
+                    minutes / 60,
+                    minutes % 60
+                )
+            }
+        };
+        Err(Down::new(State::Unknown, Reason::TokenUnhealthy, message, Wake::Budget))
     }
 
     /// Notes which token is there.

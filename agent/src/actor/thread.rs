@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use super::down::{Down, Wake, delay};
 use super::handle::{Call, Command, Opened, Run};
 use super::peers::Sighting;
-use super::{Peers, PinSource, Records, State, Status, TokenHandle, View};
+use super::{Owner, Peers, PinSource, Records, State, Status, TokenHandle, View};
 use crate::config::Chosen;
 use crate::error::{Kind, OpError};
 use crate::metrics::Metrics;
@@ -118,7 +118,10 @@ impl Actor {
                 Ok(store) => self.serve(store),
                 Err(down) => End::Down(down),
             };
-            self.budget.ended(Instant::now());
+            // On hardware the waits are for what wears: epochs that logged in.
+            if self.logged_in || self.status.info.as_ref().is_none_or(|info| info.software) {
+                self.budget.ended(Instant::now());
+            }
             match end {
                 // What was told stays until the next epoch replaces it: the session did not fail.
                 End::Reread => tracing::info!("The token's records are read anew, as from time to time."),
@@ -279,9 +282,8 @@ impl Actor {
 
     /// Waits until it is time for the next epoch; callers are answered meanwhile.
     fn rest(&mut self, down: &Down) {
-        let software = self.status.info.as_ref().is_none_or(|i: &TokenInfo| i.software);
         let next = self.budget.next_start(Instant::now());
-        let until = Instant::now() + delay(down, self.logged_in, software, next, self.config.poll);
+        let until = Instant::now() + delay(down.wake, next, self.config.poll);
         let mut next_look = Instant::now() + self.config.poll;
         loop {
             let now = Instant::now();
@@ -292,9 +294,11 @@ impl Actor {
                 next_look = now + self.config.poll;
                 match down.wake {
                     Wake::NewPin if self.pin.has_new() => return,
-                    Wake::NewPin | Wake::Admission | Wake::Identity if self.is_gone() => return,
-                    Wake::Admission if self.would_be_admitted() => return,
+                    Wake::Admission if self.refusal_is_old() => return,
                     Wake::Identity if self.identity_came() => return,
+                    Wake::Later => {}
+                    // It waits for something else, and may be taken away meanwhile.
+                    _ if self.is_gone() => return,
                     _ => {}
                 }
             }
@@ -305,9 +309,12 @@ impl Actor {
                     let _entered = span.enter();
                     self.job(&call, until, run, Err(down.error()));
                 }
+                Ok(Command::Unlock { reply, .. }) if down.wake == Wake::Admission => {
+                    // Not kept either: it is for a token that may not have it.
+                    drop(reply.send(Err(down.error())));
+                }
                 Ok(Command::Unlock { pin, reply }) => {
-                    let owner = self.pin.owner().cloned();
-                    self.pin.give(pin, owner);
+                    self.pin.give(pin, self.unlocked());
                     self.person_acted();
                     self.unlocking.push(reply);
                     return;
@@ -331,6 +338,14 @@ impl Actor {
         }
     }
 
+    /// Whose a PIN is that comes now: that of the token which is there, or was last.
+    fn unlocked(&self) -> Option<Owner> {
+        match &self.seen {
+            Some(seen) => Some(Owner { token_id: Some(seen.token_id), tie: seen.tie.clone() }),
+            None => self.pin.owner().filter(|owner| owner.token_id.is_none()).cloned(),
+        }
+    }
+
     /// Waits and budgets are over: somebody is there.
     fn person_acted(&mut self) {
         self.budget.reset();
@@ -341,7 +356,11 @@ impl Actor {
     /// moment is not gone.
     fn is_gone(&mut self) -> bool {
         let info = self.status.info.clone().unwrap_or_default();
-        let Some(worker) = self.worker.as_mut().filter(|worker| worker.is_open()) else { return false };
+        let Some(worker) = self.worker.as_mut() else { return false };
+        if !worker.is_open() {
+            // No login: that wears nothing.
+            return worker.reopen().is_err_and(|error| error.class == ErrorClass::TokenAbsent);
+        }
         let answer = match (&self.seen, info.software) {
             (Some(seen), true) => match identify(&self.config.chosen, &info, worker) {
                 Ok(now) => return now != Presence::Present(seen.token_id),

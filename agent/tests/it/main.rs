@@ -7,4 +7,5 @@ mod cli;
 mod node;
 mod pki;
 mod serve;
+mod several;
 mod trouble;
