@@ -1,6 +1,7 @@
 //! The token's owner: one thread that holds the worker and the store, and what the rest of the agent sees of it.
 
 mod admit;
+mod budget;
 mod down;
 mod epoch;
 mod handle;

@@ -93,5 +93,5 @@ fn may_write(
 
 /// One outcome for each request, in their order.
 fn put_all(store: &mut Opened, requests: &[PutRequest]) -> Vec<Result<PutOutcome, StoreError>> {
-    requests.iter().map(|request| store.put(request)).collect()
+    store.put_all(requests)
 }

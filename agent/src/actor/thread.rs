@@ -5,12 +5,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use hsm_store::Remedy;
+use hsm_store::format::Damage;
 use hsm_token::pkcs11::TokenSelector;
 use hsm_token::worker::WorkerToken;
-use hsm_token::{EpochBudget, ErrorClass, NextStart, Token as _, TokenInfo};
+use hsm_token::{ErrorClass, NextStart, Token as _, TokenInfo};
 use hsm_types::Presence;
 use tokio::sync::{oneshot, watch};
 
+use super::budget::Budget;
 use super::down::{Down, Wake, delay};
 use super::handle::{Call, Command, Opened, Run};
 use super::peers::Sighting;
@@ -56,7 +58,7 @@ pub fn start(config: ActorConfig) -> std::io::Result<(TokenHandle, oneshot::Rece
     let (ended, end) = oneshot::channel();
     let actor = Actor {
         pin: PinSource::new(config.chosen.pin_file.clone()),
-        budget: EpochBudget::default(),
+        budget: Budget::new(),
         worker: None,
         logged_in: false,
         stopping: false,
@@ -82,7 +84,7 @@ pub fn start(config: ActorConfig) -> std::io::Result<(TokenHandle, oneshot::Rece
 pub(super) struct Actor {
     pub(super) config: ActorConfig,
     pub(super) pin: PinSource,
-    pub(super) budget: EpochBudget,
+    pub(super) budget: Budget,
     /// Kept between epochs: it counts them.
     pub(super) worker: Option<WorkerToken>,
     /// Whether a login was sent in this epoch.
@@ -107,7 +109,7 @@ pub(super) struct Actor {
 impl Actor {
     fn run(mut self) {
         while !self.stopping {
-            self.budget.started(Instant::now());
+            self.budget.started();
             let began = self.begin();
             self.pin.try_is_over();
             let answer = began.as_ref().map(|_| ()).map_err(Down::error);
@@ -118,10 +120,7 @@ impl Actor {
                 Ok(store) => self.serve(store),
                 Err(down) => End::Down(down),
             };
-            // On hardware the waits are for what wears: epochs that logged in.
-            if self.logged_in || self.status.info.as_ref().is_none_or(|info| info.software) {
-                self.budget.ended(Instant::now());
-            }
+            self.budget.ended(self.logged_in);
             match end {
                 // What was told stays until the next epoch replaces it: the session did not fail.
                 End::Reread => tracing::info!("The token's records are read anew, as from time to time."),
@@ -149,18 +148,35 @@ impl Actor {
         );
         let reread = self.config.reread.filter(|_| !self.software()).map(|every| Instant::now() + every);
         let mut next_poll = Instant::now() + self.config.poll;
+        // Whether a step of packing may be worth it: asked after each change, and when the flash has settled.
+        let mut pack = true;
+        let mut settling = false;
         let end = loop {
             let due = match store.settle() {
                 Ok(due) => due,
                 Err(error) if error.remedy() == Remedy::Retry => Some(Duration::from_millis(500)),
                 Err(error) => break End::Down(Down::from(&error)),
             };
+            pack |= settling && due.is_none();
+            settling = due.is_some();
             let until_poll = next_poll.saturating_duration_since(Instant::now());
-            match self.take(due.map_or(until_poll, |due| due.min(until_poll))) {
+            let idle = if pack { Duration::ZERO } else { due.map_or(until_poll, |due| due.min(until_poll)) };
+            match self.take(idle) {
                 Ok(command) => match self.perform(command, &mut store) {
                     Some(down) => break End::Down(down),
-                    None => self.publish_ready(&mut store),
+                    None => {
+                        self.publish_ready(&mut store);
+                        pack = true;
+                    }
                 },
+                // Nobody waits: one step, and then whoever has come meanwhile.
+                Err(RecvTimeoutError::Timeout) if pack => {
+                    match self.pack(&mut store) {
+                        Ok(more) => pack = more,
+                        Err(down) => break End::Down(down),
+                    }
+                    self.publish_ready(&mut store);
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     self.stopping = true;
                     break End::Down(stopping());
@@ -174,7 +190,7 @@ impl Actor {
                     break End::Down(down);
                 }
                 self.publish_ready(&mut store);
-                let affordable = || self.budget.next_start(now) != NextStart::Exhausted;
+                let affordable = || self.budget.next_start() != NextStart::Exhausted;
                 if reread.is_some_and(|at| now >= at) && affordable() {
                     break End::Reread;
                 }
@@ -183,6 +199,19 @@ impl Actor {
         self.replaced = self.status.bytes_replaced;
         self.worker = Some(store.into_token());
         end
+    }
+
+    /// One step of background packing. Says whether more is worth doing now.
+    fn pack(&self, store: &mut Opened) -> Result<bool, Down> {
+        match store.repack() {
+            Ok(more) => Ok(more),
+            Err(error) if error.remedy() == Remedy::Reopen => Err(Down::from(&error)),
+            // The next change or the next settled write is time enough.
+            Err(error) => {
+                tracing::debug!(%error, "The token could not be packed now.");
+                Ok(false)
+            }
+        }
     }
 
     /// Does what is asked of the open token. Says why the epoch is over, where it is.
@@ -243,7 +272,11 @@ impl Actor {
     fn poll(&self, store: &mut Opened) -> Result<(), Down> {
         let begun = Instant::now();
         let result = if self.software() {
-            store.refresh().map(drop).and_then(|()| self.still_the_same(store))
+            let before = store.index().counts();
+            store.refresh().and_then(|changed| {
+                let same = changed.is_empty() && store.index().counts() == before;
+                if same { Ok(()) } else { self.still_the_same(store) }
+            })
         } else {
             store.token().still_there().map_err(Into::into)
         };
@@ -282,12 +315,14 @@ impl Actor {
 
     /// Waits until it is time for the next epoch; callers are answered meanwhile.
     fn rest(&mut self, down: &Down) {
-        let next = self.budget.next_start(Instant::now());
+        let next = self.budget.next_start();
         let until = Instant::now() + delay(down.wake, next, self.config.poll);
+        // A software token shows an identity that comes; hardware has to be opened anew to be asked.
+        let timed = down.wake != Wake::Identity || !self.software();
         let mut next_look = Instant::now() + self.config.poll;
         loop {
             let now = Instant::now();
-            if down.wake != Wake::Identity && now >= until {
+            if timed && now >= until {
                 return;
             }
             if now >= next_look {
@@ -302,7 +337,7 @@ impl Actor {
                     _ => {}
                 }
             }
-            let wait = if down.wake == Wake::Identity { next_look } else { next_look.min(until) };
+            let wait = if timed { next_look.min(until) } else { next_look };
             match self.take(wait.saturating_duration_since(now)) {
                 Ok(Command::Put(put)) => drop(self.puts(*put, Err(down.error()))),
                 Ok(Command::Job { call, until, span, run }) => {
@@ -372,12 +407,12 @@ impl Actor {
         answer.is_err_and(|error| error.class != ErrorClass::Busy)
     }
 
-    /// Whether a blank token has an identity now. A new epoch has to tell where the view is that of its start.
+    /// Whether a blank software token has an identity now, or cannot be asked any more.
     fn identity_came(&mut self) -> bool {
         let info = self.status.info.clone().unwrap_or_default();
         let chosen = &self.config.chosen;
         let still_none = |worker| matches!(identify(chosen, &info, worker), Ok(p) if p.is_absent());
-        self.worker.as_mut().is_none_or(|worker| !info.software || !still_none(worker))
+        info.software && self.worker.as_mut().is_none_or(|worker| !still_none(worker))
     }
 
     fn publish_ready(&mut self, store: &mut Opened) {
@@ -388,6 +423,8 @@ impl Actor {
         let index = store.index();
         self.status.history = index.entries().values().map(|entry| entry.history.len() as u64).sum();
         self.status.objects = index.counts().total() as u64;
+        let ghost = |object: &&hsm_store::DamagedObject| matches!(object.damage, Damage::Unreadable(_));
+        self.status.ghosts = index.damaged().iter().filter(ghost).count() as u64;
         self.status.damaged = index.damaged().iter().map(ToString::to_string).collect();
         self.status.state = State::Ready;
         let (reason, message) = remark(&self.status);
