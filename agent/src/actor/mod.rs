@@ -8,7 +8,9 @@ mod handle;
 mod initialize;
 mod peers;
 mod pin;
+mod publish;
 mod puts;
+mod rest;
 mod thread;
 mod view;
 

@@ -173,24 +173,7 @@ impl Node {
     }
 
     fn worker(&self, label: &str) -> WorkerToken {
-        self.worker_in(label, &self.path("softhsm2.conf"))
-    }
-
-    fn worker_in(&self, label: &str, conf: &Path) -> WorkerToken {
-        let module = hsm_token::testing::softhsm_module().unwrap();
-        let mut config =
-            WorkerConfig::new(Pkcs11Config { module, token: TokenSelector::Label(label.into()) }).unwrap();
-        config.worker = self.worker_program(conf);
-        WorkerToken::open(config).unwrap()
-    }
-
-    fn worker_program(&self, conf: &Path) -> WorkerProgram {
-        WorkerProgram {
-            program: env!("CARGO_BIN_EXE_hsm-agent").into(),
-            args: vec!["token-worker".into()],
-            env: Vec::new(),
-        }
-        .with_env("SOFTHSM2_CONF", conf)
+        worker_in(label, &self.path("softhsm2.conf"))
     }
 
     /// The identity of the token `test`.
@@ -214,7 +197,7 @@ impl Node {
         let conf = self.path("other.conf");
         let text = format!("directories.tokendir = {}\nobjectstore.backend = file\n", tokens.display());
         std::fs::write(&conf, text).unwrap();
-        Tie::of(&self.worker_in("test", &conf).info().unwrap())
+        Tie::of(&worker_in("test", &conf).info().unwrap())
     }
 
     /// Makes a token that says it is `id`; gives its PIN.
@@ -222,7 +205,7 @@ impl Node {
         let pin = "pin-of-the-copy";
         let secret = || Pin::exactly(pin.to_owned());
         let module = hsm_token::testing::softhsm_module().unwrap();
-        let program = self.worker_program(&self.path("softhsm2.conf"));
+        let program = worker_program(&self.path("softhsm2.conf"));
         init_software_token(&program, PATIENCE, &module, BlankSlot::First, label, &secret(), &secret())
             .unwrap();
         let mut worker = self.worker(label);
@@ -270,6 +253,23 @@ impl Node {
             worker.destroy(object.handle).unwrap();
         }
     }
+}
+
+fn worker_in(label: &str, conf: &Path) -> WorkerToken {
+    let module = hsm_token::testing::softhsm_module().unwrap();
+    let mut config =
+        WorkerConfig::new(Pkcs11Config { module, token: TokenSelector::Label(label.into()) }).unwrap();
+    config.worker = worker_program(conf);
+    WorkerToken::open(config).unwrap()
+}
+
+fn worker_program(conf: &Path) -> WorkerProgram {
+    WorkerProgram {
+        program: env!("CARGO_BIN_EXE_hsm-agent").into(),
+        args: vec!["token-worker".into()],
+        env: Vec::new(),
+    }
+    .with_env("SOFTHSM2_CONF", conf)
 }
 
 /// A running agent; killed when dropped.
