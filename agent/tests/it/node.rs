@@ -1,5 +1,6 @@
 //! A node: SoftHSM, folders and certificates of its own, and the program under test.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -27,6 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub struct Node {
     dir: tempfile::TempDir,
     pub ca: Ca,
+    module: PathBuf,
+    /// The label that HSM_TOKEN_LABEL names.
+    label: Option<&'static str>,
+    /// What else the program needs in its environment.
+    env: Vec<(OsString, OsString)>,
 }
 
 impl Node {
@@ -39,7 +45,13 @@ impl Node {
         std::fs::write(dir.path().join("softhsm2.conf"), conf).unwrap();
         let ca = Ca::new();
         ca.install(dir.path());
-        Self { dir, ca }
+        let module = hsm_token::testing::softhsm_module().unwrap();
+        Self { dir, ca, module, label: Some("test"), env: Vec::new() }
+    }
+
+    /// With another module, whose tokens no label tells apart.
+    pub fn with_module(self, module: PathBuf, env: Vec<(OsString, OsString)>) -> Self {
+        Self { module, label: None, env, ..self }
     }
 
     /// With a token that `token init` made.
@@ -61,8 +73,9 @@ impl Node {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hsm-agent"));
         command
             .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
-            .env("HSM_MODULE", hsm_token::testing::softhsm_module().unwrap())
-            .env("HSM_TOKEN_LABEL", "test")
+            .env("HSM_MODULE", &self.module)
+            .envs(self.label.map(|label| ("HSM_TOKEN_LABEL", label)))
+            .envs(self.env.iter().cloned())
             .env("HSM_PIN_FILE", self.path("pin"))
             .env("HSM_RUNTIME_DIR", self.path("run"))
             .env("HSM_STATE_DIR", self.path("state"));
@@ -125,7 +138,8 @@ impl Node {
             .arg("run")
             .args(flags)
             .args(["--node-name", "node-1", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0"])
-            .args(["--poll-interval", "300ms", "--tls-reload-interval", "300ms", "--log-level", "debug"])
+            .envs([("HSM_POLL_INTERVAL", "300ms")])
+            .args(["--tls-reload-interval", "300ms", "--log-level", "debug"])
             .arg("--tls-cert")
             .arg(self.path("tls.crt"))
             .arg("--tls-key")
@@ -205,7 +219,7 @@ impl Node {
         let pin = "pin-of-the-copy";
         let secret = || Pin::exactly(pin.to_owned());
         let module = hsm_token::testing::softhsm_module().unwrap();
-        let program = worker_program(&self.path("softhsm2.conf"));
+        let program = worker_program().with_env("SOFTHSM2_CONF", self.path("softhsm2.conf"));
         init_software_token(&program, PATIENCE, &module, BlankSlot::First, label, &secret(), &secret())
             .unwrap();
         let mut worker = self.worker(label);
@@ -259,17 +273,16 @@ fn worker_in(label: &str, conf: &Path) -> WorkerToken {
     let module = hsm_token::testing::softhsm_module().unwrap();
     let mut config =
         WorkerConfig::new(Pkcs11Config { module, token: TokenSelector::Label(label.into()) }).unwrap();
-    config.worker = worker_program(conf);
+    config.worker = worker_program().with_env("SOFTHSM2_CONF", conf);
     WorkerToken::open(config).unwrap()
 }
 
-fn worker_program(conf: &Path) -> WorkerProgram {
+pub fn worker_program() -> WorkerProgram {
     WorkerProgram {
         program: env!("CARGO_BIN_EXE_hsm-agent").into(),
         args: vec!["token-worker".into()],
         env: Vec::new(),
     }
-    .with_env("SOFTHSM2_CONF", conf)
 }
 
 /// A running agent; killed when dropped.
