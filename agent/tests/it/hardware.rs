@@ -119,7 +119,8 @@ async fn a_thousand_polls_cost_no_login_no_value_and_no_write() {
     client.records.put(put(&token, "a")).await.unwrap();
     client.until_list(|list| list[0].pending == 0).await;
     hardware.machine.flush(ONE).unwrap();
-    let (before, polls) = (hardware.counters(ONE), "hsm_token_operations_total{op=\"refresh\",result=\"ok\"}");
+    let (before, polls) =
+        (hardware.counters(ONE), "hsm_token_operations_total{op=\"refresh\",result=\"ok\"}");
     let begun = metric(&agent, polls);
     client.until_list(|_| metric(&agent, polls) >= begun + 1000).await;
     let after = hardware.counters(ONE);
@@ -259,11 +260,20 @@ async fn a_module_that_crashes_or_hangs_in_a_write_costs_one_epoch() {
     let agent = hardware.run(&[ONE], &[]);
     let mut client = hardware.node.client(&agent).await;
     let token = client.until(TokenState::Ready).await.token_id;
-    for (n, action) in [Action::Crash, Action::Crash, Action::Fail("CKR_GENERAL_ERROR".into())].into_iter().enumerate()
+    for (n, action) in
+        [Action::Crash, Action::Crash, Action::Fail("CKR_GENERAL_ERROR".into())].into_iter().enumerate()
     {
         let before = client.until(TokenState::Ready).await.session_epoch;
         let when = if n == 0 { When::Before } else { When::After };
-        let fault = Fault { function: Some("C_CreateObject".into()), call: 1, times: 1, when, action, seen: 0, struck: 0 };
+        let fault = Fault {
+            function: Some("C_CreateObject".into()),
+            call: 1,
+            times: 1,
+            when,
+            action,
+            seen: 0,
+            struck: 0,
+        };
         hardware.machine.script(fault).unwrap();
         let path = format!("p/{n}");
         let failed = client.records.put(put(&token, &path)).await.unwrap_err();
@@ -311,7 +321,10 @@ async fn a_used_up_login_budget_survives_a_restart_until_a_person_acts() {
         let agent = hardware.run(&[ONE], &[]);
         let mut client = hardware.node.client(&agent).await;
         let list = client.until_list(|list| list[0].reason == "TokenUnhealthy").await;
-        assert!(list[0].message.contains("24 times") && list[0].message.contains("next try is in"), "{list:?}");
+        assert!(
+            list[0].message.contains("24 times") && list[0].message.contains("next try is in"),
+            "{list:?}"
+        );
         assert_eq!(list[0].token_id, id.to_string());
         assert_eq!(hardware.counters(ONE).logins, logins);
     }
@@ -356,7 +369,11 @@ async fn in_a_shared_reader_what_others_change_is_seen() {
         let mut client = hardware.node.client(&agent).await;
         let before = client.until(TokenState::Ready).await;
         hardware.node.put("by/hand", "k", "v");
-        client.until_list(|list| ready(list) && list[0].session_epoch > before.session_epoch && list[0].records == 1).await;
+        client
+            .until_list(|list| {
+                ready(list) && list[0].session_epoch > before.session_epoch && list[0].records == 1
+            })
+            .await;
         read(&mut client, &before.token_id, "by/hand").await.unwrap();
     }
 }
@@ -401,7 +418,11 @@ async fn a_person_may_move_a_token_to_another_device() {
     let agent = hardware.run(&[TWO], &[]);
     let mut client = hardware.node.client(&agent).await;
     let refused = client.until(TokenState::NotAdmitted).await;
-    assert!(refused.message.contains("usb:E6A1") && refused.message.contains("usb:E6B2"), "{}", refused.message);
+    assert!(
+        refused.message.contains("usb:E6A1") && refused.message.contains("usb:E6B2"),
+        "{}",
+        refused.message
+    );
     hardware.admissions().admit(id, None, "usb:E6B2".parse().unwrap(), By::Person).unwrap();
     client.until(TokenState::Ready).await;
     kill(Pid::from_raw(agent.children()[0]), Signal::SIGKILL).unwrap();
