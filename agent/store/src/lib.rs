@@ -22,19 +22,22 @@
 
 mod catalog;
 mod error;
+mod foreign;
 pub mod format;
 mod index;
+mod json;
 mod lock;
 mod outside;
+mod plain;
 mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use error::{Remedy, StoreError};
-pub use index::{DamagedObject, Entry, Head, Index, ObjectCounts};
+pub use index::{DamagedObject, Entry, Form, Head, Index, ObjectCounts};
 pub use lock::WriterLock;
-pub use outside::{Clock, Entropy, Options, SystemClock, SystemEntropy};
+pub use outside::{Clock, Encryption, Entropy, Options, SystemClock, SystemEntropy};
 pub use store::{
-    DeleteOutcome, Expect, MAX_RECORD, PutOrigin, PutOutcome, PutRequest, Record, Replica, Store,
-    StoreIdentity, identify,
+    DeleteOutcome, Expect, MAX_RECORD, Migration, MigrationOutcome, MigrationReport, PutOrigin, PutOutcome,
+    PutRequest, Record, Replica, Store, StoreIdentity, identify,
 };

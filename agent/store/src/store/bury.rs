@@ -63,6 +63,7 @@ impl<T: Token> Store<T> {
                 }
             }
         }
+        self.absorbed(path, Some(entry))?;
         self.write_tombstones(&tombstones)?;
         Ok(DeleteOutcome { tombstones })
     }
@@ -86,6 +87,9 @@ impl<T: Token> Store<T> {
             self.tidy();
             return Ok(false);
         }
+        for tomb in &new {
+            self.absorb_life(&tomb.path, tomb.incarnation)?;
+        }
         self.write_tombstones(&new)?;
         Ok(true)
     }
@@ -104,7 +108,8 @@ impl<T: Token> Store<T> {
         }
         // The copies must be gone, and so gone that the flash cannot bring them back.
         self.drain()?;
-        if self.objects.values().any(|known| holds(known, path, incarnation)) {
+        let in_clear = self.clear_holds(path, incarnation);
+        if in_clear || self.objects.values().any(|known| holds(known, path, incarnation)) {
             return Err(StoreError::Invalid("a copy of the deleted record is still on the token"));
         }
         let is_it = |item: &Item| matches!(item, Item::Tombstone(tomb) if tomb.path == *path && tomb.incarnation == incarnation);

@@ -3,11 +3,17 @@
 //! `open` finds the identity and the store key, `scan` keeps the index equal to the token, `read` gives values,
 //! `write` and `bury` change records, `place` makes room and destroys what is superseded, `provision` makes a store.
 
+mod absorb;
 mod bury;
+mod clear;
+mod edits;
+mod gather;
+mod migrate;
 mod open;
 #[cfg(test)]
 mod pages;
 mod place;
+mod plain;
 mod provision;
 mod read;
 mod scan;
@@ -26,6 +32,8 @@ use crate::format::{Damage, Fingerprint, ObjectId, SetId, StoreKeys};
 use crate::lock::ReaderLock;
 use crate::{Index, Options, StoreError, WriterLock};
 
+pub(crate) use clear::Plain;
+pub use migrate::{Migration, MigrationOutcome, MigrationReport};
 pub use open::identify;
 
 /// The most that a record's keys, values and metadata may have together, in bytes.
@@ -132,6 +140,8 @@ pub struct Store<T: Token> {
     stale: bool,
     /// Objects of ours by label that cannot be used, with the handles that were tried.
     unusable: BTreeMap<String, (Vec<ObjectHandle>, Damage)>,
+    /// What is on the token in clear: plain records of ours, and records of others.
+    clear: clear::Clear,
     /// Damage that hides no record: of the identity or of one copy of the store key.
     blemishes: Vec<crate::DamagedObject>,
     /// What is to be destroyed, and when.
@@ -163,9 +173,9 @@ impl<T: Token> Store<T> {
         self.bytes_replaced
     }
 
-    /// How many superseded objects wait to be destroyed.
+    /// How many superseded objects wait to be destroyed: of ours, and foreign ones of records that are ours by now.
     pub fn pending(&self) -> usize {
-        self.garbage.len()
+        self.garbage.len() + self.clear.leftovers()
     }
 
     /// Whether the epoch that this store was opened in has ended: it answers nothing any more, open a new one.
@@ -219,9 +229,10 @@ impl<T: Token> Store<T> {
             object.path.as_ref().is_none_or(|p| p == path)
                 && !self.blemishes.iter().any(|blemish| blemish == *object)
         };
+        let aside = self.index.aside.get(path).and_then(|aside| aside.as_ref().err());
         StoreError::Damaged {
             path: Some(path.clone()),
-            objects: self.index.damaged.iter().filter(hides).cloned().collect(),
+            objects: self.index.damaged.iter().filter(hides).chain(aside).cloned().collect(),
         }
     }
 }

@@ -153,6 +153,7 @@ impl<T: Token> Store<T> {
             Ok(prepared) => prepared,
             Err(error) => return Err((token, error)),
         };
+        let opened = options.clock.now();
         let mut store = Self {
             token,
             options,
@@ -164,6 +165,8 @@ impl<T: Token> Store<T> {
             parts: BTreeMap::new(),
             stale: true,
             unusable: BTreeMap::new(),
+            // What others have destroyed just before may come back until the token has settled.
+            clear: super::clear::Clear::since(opened),
             blemishes,
             garbage: BTreeMap::new(),
             last_destroyed: None,

@@ -26,13 +26,15 @@ impl<T: Token> Store<T> {
     pub fn settle(&mut self) -> Result<Option<Duration>, StoreError> {
         self.usable()?;
         let now = self.options.clock.now();
-        if self.garbage.values().any(|due| *due <= now) {
+        let next = |store: &Self| store.garbage.values().copied().chain(store.clear.due()).min();
+        if next(self).is_some_and(|due| due <= now) {
             let _lock = self.lock()?;
             self.rescan()?;
             self.reap()?;
+            self.clear_leftovers()?;
         }
         let now = self.options.clock.now();
-        Ok(self.garbage.values().min().map(|due| due.saturating_duration_since(now)))
+        Ok(next(self).map(|due| due.saturating_duration_since(now)))
     }
 
     /// Refuses, before anything is changed, what would not fit; waits for superseded objects to settle if their room
@@ -74,9 +76,7 @@ impl<T: Token> Store<T> {
         replaces: &[ObjectId],
         entries: &[Zeroizing<Vec<u8>>],
     ) -> Result<(), StoreError> {
-        let highest = self.objects.values().map(|known| known.generation).max().unwrap_or(0);
-        let generation =
-            highest.checked_add(1).ok_or(StoreError::Invalid("the token's generations are used up"))?;
+        let generation = self.next_generation()?;
         let nonce = self.options.random()?;
         let value = format::seal(&self.keys, id, generation, nonce, replaces, entries)?;
         let created = self.token.create(&id.label(), Visibility::Private, &value);
@@ -93,6 +93,12 @@ impl<T: Token> Store<T> {
         self.adopt(id, handle, &value)
     }
 
+    pub(super) fn next_generation(&self) -> Result<u64, StoreError> {
+        let highest = self.objects.values().map(|known| known.generation).max().unwrap_or(0);
+        let highest = highest.max(self.clear.generation());
+        highest.checked_add(1).ok_or(StoreError::Invalid("the token's generations are used up"))
+    }
+
     pub(super) fn random_object(&mut self) -> Result<ObjectId, StoreError> {
         self.options.random().map(ObjectId)
     }
@@ -106,9 +112,12 @@ impl<T: Token> Store<T> {
             .iter()
             .filter(|(_, due)| **due <= now)
             .filter_map(|(id, _)| {
-                let known = self.objects.get(id)?;
-                let body = known.items.iter().any(|item| matches!(item, Item::Body(_)));
-                Some((body, known.generation, *id))
+                let plain = self.clear.plain.get(id).map(|plain| (false, plain.generation, *id));
+                let sealed = self.objects.get(id).map(|known| {
+                    let body = known.items.iter().any(|item| matches!(item, Item::Body(_)));
+                    (body, known.generation, *id)
+                });
+                sealed.or(plain)
             })
             .collect();
         due.sort_unstable();
@@ -119,6 +128,9 @@ impl<T: Token> Store<T> {
     }
 
     pub(super) fn destroy(&mut self, id: ObjectId) -> Result<(), StoreError> {
+        if self.clear.plain.contains_key(&id) {
+            return self.destroy_plain(id);
+        }
         if !self.verify(id)? {
             // Not what we think it is: leave it, and look at it again.
             self.objects.remove(&id);
@@ -147,7 +159,7 @@ impl<T: Token> Store<T> {
     /// Destroys what is due after a change that has already succeeded: an error here does not undo that, and what is
     /// left is found again. An epoch that ended is noted and seen by the next call.
     pub(super) fn tidy(&mut self) {
-        let outcome = self.reap();
+        let outcome = self.reap().and_then(|()| self.clear_leftovers());
         self.void |= matches!(outcome, Err(StoreError::Void | StoreError::ReadBack));
     }
 }

@@ -10,7 +10,7 @@ use super::place::Room;
 use super::{Expect, MAX_RECORD, PutOrigin, PutOutcome, PutRequest, Replica, Store};
 use crate::format::{self, ChunkHead, SEALED_OVERHEAD, SetId};
 use crate::index::Head;
-use crate::{Entry, StoreError};
+use crate::{Encryption, Entry, StoreError};
 
 impl<T: Token> Store<T> {
     /// Replaces the whole content of a record, or makes it.
@@ -47,13 +47,17 @@ impl<T: Token> Store<T> {
             Some(entry) => {
                 let current = expected(entry, request)?;
                 // Where a version may have been lost or cannot be seen, its number must not be given again.
-                let begin =
-                    request.begin_epoch || entry.heads.len() > 1 || incomplete || self.index.hides_records();
+                let begin = request.begin_epoch
+                    || entry.heads.len() > 1
+                    || incomplete
+                    || self.index.hides_records()
+                    || !written_by_us(&current.revision.version);
                 let version = current.revision.version.next(writer, &request.parents, begin);
                 let origin = origin(&request.origin, &version, Some(current));
                 (version, origin)
             }
         };
+        let found = self.absorbed(&request.path, found)?;
         self.write(&request.path, version, origin, &request.content, found.as_ref())
     }
 
@@ -95,10 +99,11 @@ impl<T: Token> Store<T> {
                 }
             }
         }
+        let found = self.absorbed(path, found)?;
         self.write(path, revision.version.clone(), revision.origin.clone(), content, found.as_ref())
     }
 
-    fn write(
+    pub(super) fn write(
         &mut self,
         path: &RecordPath,
         version: Version,
@@ -106,11 +111,14 @@ impl<T: Token> Store<T> {
         content: &Content,
         old: Option<&Entry>,
     ) -> Result<PutOutcome, StoreError> {
+        if self.options.encryption == Encryption::None {
+            return self.write_plain(path, version, origin, content, old);
+        }
         let stamp = version.stamp();
         let digest = Digest::of(path, version.incarnation, content);
         let limit = self.token.limits().object_size;
         let own = format::encode_record(path, &version, &origin, content);
-        let freed = old.map_or(0, |entry| self.objects_of(entry));
+        let freed = old.map_or(0, |entry| self.objects_of(path, entry));
         let room = |needed: usize| {
             if old.is_some() && (needed == 1 || needed <= freed) { Room::Passing } else { Room::AtRest }
         };
@@ -149,6 +157,22 @@ impl<T: Token> Store<T> {
         Ok(PutOutcome { revision: Revision { version, digest, origin }, written: true })
     }
 
+    /// How many objects a version takes when it is sealed.
+    pub(super) fn sealed_objects(
+        &self,
+        path: &RecordPath,
+        version: &Version,
+        origin: &Origin,
+        content: &Content,
+    ) -> usize {
+        let limit = self.token.limits().object_size;
+        if format::encode_record(path, version, origin, content).len() + SEALED_OVERHEAD <= limit {
+            return 1;
+        }
+        let part = limit.saturating_sub(SEALED_OVERHEAD + format::body_overhead(path, &version.stamp()));
+        1 + format::encode_tail(version, origin, content).len().div_ceil(part.max(1))
+    }
+
     /// The chunks first; the head last, since with it the version is there.
     fn write_chunks(
         &mut self,
@@ -166,10 +190,11 @@ impl<T: Token> Store<T> {
     }
 
     /// How many objects go when this record is replaced.
-    fn objects_of(&self, entry: &Entry) -> usize {
+    pub(super) fn objects_of(&self, path: &RecordPath, entry: &Entry) -> usize {
         use crate::catalog::{Assembly, Item};
         let mut count = 0;
         for head in &entry.heads {
+            count += self.clear_objects_of(path, head);
             let Some(known) = self.objects.get(&head.place.object) else {
                 continue;
             };
@@ -188,7 +213,13 @@ impl<T: Token> Store<T> {
     }
 }
 
-fn check_size(content: &Content) -> Result<(), StoreError> {
+/// Whether the version was given by a writer, and does not just follow from what somebody wrote by other means: where
+/// it follows, every token says the same, so the epoch is nobody's to continue.
+fn written_by_us(version: &Version) -> bool {
+    version.epoch.number > 0
+}
+
+pub(super) fn check_size(content: &Content) -> Result<(), StoreError> {
     let metadata = &content.metadata;
     let pairs = metadata.labels.iter().chain(&metadata.attributes);
     let size = content.data.size()

@@ -5,6 +5,8 @@ mod common;
 mod faults;
 mod limits;
 mod origins;
+mod plain;
 mod records;
 mod strangers;
 mod tombstones;
+mod wild;
