@@ -24,6 +24,8 @@ mod catalog;
 mod error;
 mod foreign;
 pub mod format;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzzing;
 mod index;
 mod json;
 mod lock;
