@@ -140,7 +140,7 @@ impl From<&StoreError> for OpError {
                 (Kind::Conflict, Some(Reason::ConflictPending))
             }
             StoreError::Deleted(_) => (Kind::Conflict, Some(Reason::PathNotFound)),
-            StoreError::TokenFull { .. } => (Kind::Full, Some(Reason::TokenFull)),
+            StoreError::TokenFull { .. } | StoreError::NoMarker(_) => (Kind::Full, Some(Reason::TokenFull)),
             StoreError::ValueTooLarge { .. } | StoreError::NotPlain { .. } => {
                 (Kind::Invalid, Some(Reason::ValueTooLarge))
             }

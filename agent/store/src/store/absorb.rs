@@ -12,7 +12,7 @@ use super::Store;
 use super::clear::{Leftover, Outcome};
 use super::open::of_the_object;
 use super::read::Failed;
-use super::write::check_size;
+use super::write::{Write, check_size};
 use crate::StoreError;
 use crate::foreign::content::holds;
 use crate::foreign::names::Part;
@@ -36,7 +36,7 @@ impl<T: Token> Store<T> {
             let head = Arc::clone(head);
             self.import(path, &head)?;
         }
-        self.finish(path)?;
+        self.finish_import(path)?;
         // Until the destructions are in the flash, a part of the foreign record may come back, and would be taken for
         // a record once ours is gone or says something else.
         if let Some(last) = self.clear.last_cleared {
@@ -62,7 +62,7 @@ impl<T: Token> Store<T> {
         if let Some((label, other)) = group.and_then(|group| self.clear.contested(group)) {
             return Err(StoreError::Contested { path: path.clone(), label, other });
         }
-        let record = match self.read_head(path, head) {
+        let record = match self.read_version(path, head, false) {
             Ok(record) => record,
             Err(Failed::Error(error)) => return Err(error),
             Err(Failed::Gone(error)) => return Err(error.into()),
@@ -72,14 +72,20 @@ impl<T: Token> Store<T> {
             }
         };
         check_size(&record.content)?;
-        let old = Entry { heads: vec![Arc::clone(head)], ..Entry::default() };
-        let revision = record.revision;
-        self.write(path, revision.version, revision.origin, &record.content, Some(&old))?;
+        let old = Some(Entry { heads: vec![Arc::clone(head)], ..Entry::default() });
+        let Revision { version, origin, .. } = record.revision;
+        let what = Write { path: path.clone(), version, origin, old, current: None, keep: 0 };
+        self.write_own(&what, &record.content)?;
         Ok(())
     }
 
-    /// How many foreign or plain objects go when this version is replaced.
-    pub(super) fn clear_objects_of(&self, path: &RecordPath, head: &Head) -> usize {
+    /// How many foreign or plain objects go when this is written.
+    pub(super) fn clear_objects_of(&self, what: &Write) -> usize {
+        let heads = what.old.iter().flat_map(|old| &old.heads);
+        heads.map(|head| self.objects_in_clear(&what.path, head)).sum()
+    }
+
+    pub(super) fn objects_in_clear(&self, path: &RecordPath, head: &Head) -> usize {
         match head.form {
             Form::Sealed => 0,
             Form::Plain => self.clear.plain.get(&head.place.object).map_or(0, |plain| plain.handles.len()),
@@ -97,13 +103,13 @@ impl<T: Token> Store<T> {
         plain.chain(foreign).any(|head| head.revision.version.incarnation == life)
     }
 
-    /// When our record has settled: destroys the foreign objects that it was made of. Says how many went.
-    pub(super) fn finish(&mut self, path: &RecordPath) -> Result<usize, StoreError> {
+    /// When our record has settled: destroys the foreign objects that it was made of.
+    pub(super) fn finish_import(&mut self, path: &RecordPath) -> Result<(), StoreError> {
         let Some(group) = self.clear.groups.get(path) else {
-            return Ok(0);
+            return Ok(());
         };
         let due = match &group.leftover {
-            Some(leftover) if leftover.count == 0 => return Ok(0),
+            Some(leftover) if leftover.count == 0 => return Ok(()),
             Some(leftover) => leftover.due,
             None => self.options.clock.now() + self.token.limits().settle,
         };
@@ -167,7 +173,7 @@ impl<T: Token> Store<T> {
         let heads = self.index.entries.get(path).map(imports).unwrap_or_default();
         let mut contents: Vec<Content> = Vec::new();
         for head in heads {
-            match self.read_head(path, &head) {
+            match self.read_version(path, &head, false) {
                 Ok(record) => contents.push(record.content),
                 Err(Failed::Error(error)) => return Err(error),
                 Err(Failed::Gone(error)) => return Err(error.into()),
@@ -221,22 +227,28 @@ impl<T: Token> Store<T> {
         Ok(())
     }
 
-    /// Destroys the foreign objects of a record that is ours; each is compared with our record once more before. Says
-    /// how many went.
-    pub(super) fn clear_foreign(&mut self, path: &RecordPath) -> Result<usize, StoreError> {
+    /// Notes that a foreign object was destroyed.
+    pub(super) fn gone_foreign(&mut self, handle: ObjectHandle, size: usize) {
+        self.clear.forget(handle);
+        self.clear.last_cleared = Some(self.options.clock.now());
+        self.clear.cleared += 1;
+        // It is counted among ours: it leaks as much.
+        let ours = self.index.counts.ours;
+        self.count_destroyed(size);
+        self.index.counts.ours = ours;
+        self.index.counts.foreign = self.index.counts.foreign.saturating_sub(1);
+    }
+
+    /// Destroys the foreign objects of a record that is ours; each is compared with our record once more before.
+    fn clear_foreign(&mut self, path: &RecordPath) -> Result<(), StoreError> {
         let superfluous = self.superfluous(path)?;
-        let freed = superfluous.len();
+        let any = !superfluous.is_empty();
         for (handle, size) in superfluous {
             let destroyed = self.token.destroy(handle);
-            self.noted(destroyed)?;
-            self.gone_in_clear(handle, size);
-            self.index.counts.foreign = self.index.counts.foreign.saturating_sub(1);
-            self.clear.last_cleared = self.last_destroyed;
+            self.wrote(destroyed)?;
+            self.gone_foreign(handle, size);
         }
-        if freed > 0 {
-            self.reindex()?;
-        }
-        Ok(freed)
+        if any { self.reindex() } else { Ok(()) }
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Clear {
     /// Foreign objects that are superfluous beside a record of ours, and which: they belong to no other record, however
     /// their labels can be read.
     pub(super) claims: BTreeMap<ObjectHandle, RecordPath>,
+    /// How many foreign objects this store has destroyed.
+    pub(super) cleared: usize,
     /// When foreign objects were last destroyed.
     pub(super) last_cleared: Option<Instant>,
 }
@@ -157,6 +159,10 @@ impl Clear {
     pub(super) fn contested(&self, group: &Group) -> Option<(String, RecordPath)> {
         let (handle, other) = group.contested.first_key_value()?;
         Some((self.objects.get(handle)?.label.clone(), other.clone()))
+    }
+
+    pub(super) fn has_unreadable(&self) -> bool {
+        self.objects.values().any(|object| matches!(object.kind, Kind::Unreadable(_)))
     }
 
     pub(super) fn is_unreadable(&self, handle: ObjectHandle) -> bool {

@@ -113,12 +113,13 @@ impl<T: Token> Store<T> {
         planned: Vec<(RecordPath, Arc<Head>)>,
     ) -> Result<(), StoreError> {
         // First what frees objects without needing any.
+        let before = self.clear.cleared;
         for record in &report.records {
-            report.freed += match record.outcome {
-                MigrationOutcome::Finished => self.finish(&record.path)?,
+            match record.outcome {
+                MigrationOutcome::Finished => self.finish_import(&record.path)?,
                 MigrationOutcome::Tombstone => self.drop_tombstone(&record.path)?,
-                _ => 0,
-            };
+                _ => {}
+            }
         }
         let mut waiting = planned;
         while !waiting.is_empty() {
@@ -131,7 +132,7 @@ impl<T: Token> Store<T> {
                 }
             }
             for path in &imported {
-                report.freed += self.finish(path)?;
+                self.finish_import(path)?;
             }
             if imported.is_empty() {
                 for (path, _) in &full {
@@ -141,13 +142,13 @@ impl<T: Token> Store<T> {
             }
             waiting = full;
         }
+        report.freed = self.clear.cleared - before;
         Ok(())
     }
 
     /// Destroys what the Go operator remembered a deletion by, if nothing else is there under that path.
-    fn drop_tombstone(&mut self, path: &RecordPath) -> Result<usize, StoreError> {
+    fn drop_tombstone(&mut self, path: &RecordPath) -> Result<(), StoreError> {
         let members = self.clear.groups.get(path).map(|group| group.members.clone()).unwrap_or_default();
-        let mut freed = 0;
         for (handle, _) in members {
             let size = match self.token.read(handle) {
                 Ok(value) if is_tombstone(&value) => value.len(),
@@ -156,13 +157,10 @@ impl<T: Token> Store<T> {
                 Err(error) => return self.noted(Err(error)),
             };
             let destroyed = self.token.destroy(handle);
-            self.noted(destroyed)?;
-            self.gone_in_clear(handle, size);
-            self.index.counts.foreign = self.index.counts.foreign.saturating_sub(1);
-            freed += 1;
+            self.wrote(destroyed)?;
+            self.gone_foreign(handle, size);
         }
-        self.reindex()?;
-        Ok(freed)
+        self.reindex()
     }
 
     /// What [`Store::migrate`] would come to, as far as it can be told beforehand.
@@ -186,7 +184,7 @@ impl<T: Token> Store<T> {
         for (path, head) in planned {
             match self.cost(&path, &head) {
                 Ok(needed) => {
-                    let freed = self.clear_objects_of(&path, &head);
+                    let freed = self.objects_in_clear(&path, &head);
                     waiting.push((path, needed, freed));
                 }
                 Err(error) => set(report, &path, refused(error)?),

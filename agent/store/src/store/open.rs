@@ -148,12 +148,12 @@ impl<T: Token> Store<T> {
     /// Writes nothing to it, and waits for a writer to finish. On an error the token is given back.
     pub fn open(mut token: T, options: Options) -> Result<Self, (T, StoreError)> {
         let epoch = token.epoch();
+        let opened = options.clock.now();
         let _lock = ReaderLock::acquire(&options.lock, options.lock_wait, options.clock.as_ref());
         let (keys, blemishes) = match prepare(&mut token) {
             Ok(prepared) => prepared,
             Err(error) => return Err((token, error)),
         };
-        let opened = options.clock.now();
         let mut store = Self {
             token,
             options,
@@ -167,10 +167,14 @@ impl<T: Token> Store<T> {
             unusable: BTreeMap::new(),
             // What others have destroyed just before may come back until the token has settled.
             clear: super::clear::Clear::since(opened),
+            tried_again: false,
             blemishes,
             garbage: BTreeMap::new(),
-            last_destroyed: None,
+            live: BTreeMap::new(),
+            opened,
+            destroyed: BTreeMap::new(),
             bytes_replaced: 0,
+            bytes_leaking: 0,
             index: Index::default(),
         };
         match store.scan() {
