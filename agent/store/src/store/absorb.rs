@@ -14,8 +14,9 @@ use super::open::of_the_object;
 use super::read::Failed;
 use super::write::{Write, check_size};
 use crate::StoreError;
-use crate::foreign::content::holds;
+use crate::foreign::content::{derived, holds};
 use crate::foreign::names::Part;
+use crate::format::ObjectId;
 use crate::index::{Entry, Form, Head};
 
 impl<T: Token> Store<T> {
@@ -232,6 +233,12 @@ impl<T: Token> Store<T> {
         self.clear.forget(handle);
         self.clear.last_cleared = Some(self.options.clock.now());
         self.clear.cleared += 1;
+        // It may come back with a loss of power, and takes room until then.
+        let name = derived(
+            b"hsm.j5t.io/foreign-object",
+            &[&handle.0.to_be_bytes(), &(self.clear.cleared as u64).to_be_bytes()],
+        );
+        self.destroyed.insert(ObjectId(name), self.options.clock.now());
         // It is counted among ours: it leaks as much.
         let ours = self.index.counts.ours;
         self.count_destroyed(size);

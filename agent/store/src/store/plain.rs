@@ -31,6 +31,7 @@ impl<T: Token> Store<T> {
         let freed = self.objects_of(path, &[]) + self.clear_objects_of(what);
         let leaving = Some(Leaving { path, own: None });
         self.make_room(Need { objects: 1, freed, room: Room::AtRest, leaving, goes_back: false })?;
+        self.after_the_end(what);
         let created = self.token.create(path.as_str(), Visibility::Private, &value);
         let handle = self.wrote(created)?;
         let read = self.token.read(handle);
@@ -42,6 +43,7 @@ impl<T: Token> Store<T> {
             self.void = true;
             return Err(StoreError::ReadBack);
         }
+        self.note_created(id_of(&read));
         let adopted = self.adopt_plain(handle, path, read);
         self.finish(adopted)?;
         self.back_to_rest(path);

@@ -191,6 +191,7 @@ impl<T: Token> Store<T> {
             goes_back: self.goes_back(leaving) && history.apart.is_empty(),
         };
         self.make_room(need)?;
+        self.after_the_end(what);
         let written = self.write_version(what, &history, digest, own, fits, (&tail, part, chunks));
         self.finish(written)?;
         self.back_to_rest(path);
@@ -244,6 +245,10 @@ impl<T: Token> Store<T> {
             let id = self.random_object()?;
             self.create(id, &[], &[body])?;
         }
+        if !replaces.is_empty() {
+            // A head that reached the flash before its chunks would hide what it names, and be no version itself.
+            self.options.clock.sleep(self.token.limits().settle);
+        }
         let id = self.random_object()?;
         self.create(id, &replaces, &[format::encode_head(&head)])
     }
@@ -284,6 +289,18 @@ impl<T: Token> Store<T> {
         }
         let part = limit.saturating_sub(SEALED_OVERHEAD + format::body_overhead(path, &version.stamp()));
         1 + format::encode_tail(version, origin, content).len().div_ceil(part.max(1))
+    }
+
+    /// A new life must not reach the flash before the end of the old one: without it the two would diverge.
+    pub(super) fn after_the_end(&self, what: &Write) {
+        if what.old.is_none() && self.ended(&what.path) {
+            self.sleep_until(self.buried + self.token.limits().settle);
+        }
+    }
+
+    /// Whether a life of this record ended here.
+    pub(super) fn ended(&self, path: &RecordPath) -> bool {
+        self.index.entries.get(path).is_some_and(|entry| !entry.tombstones.is_empty())
     }
 
     fn is_history(&self, set: SetId) -> bool {
