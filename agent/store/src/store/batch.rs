@@ -85,7 +85,8 @@ impl<T: Token> Store<T> {
     /// all that are `left`.
     fn sharable(&self, what: &Write, request: &PutRequest, left: usize) -> Option<Zeroizing<Vec<u8>>> {
         let known = self.index.entries.get(&what.path);
-        if self.options.encryption == Encryption::None {
+        // A plain record has no page, and a new life waits for the end of the old one.
+        if self.options.encryption == Encryption::None || self.ended(&what.path) {
             return None;
         }
         if what.old.is_some() || known.is_some_and(|entry| entry.incomplete) || !self.short_by(RESERVE + left)

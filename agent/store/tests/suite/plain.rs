@@ -375,6 +375,48 @@ fn the_limit_counts_plain_records_and_a_full_token_can_be_emptied() {
     assert!(world.objects().len() < 10);
 }
 
+#[test]
+fn compacting_empties_and_refills_plain_records_and_dismantling_takes_them_off() {
+    let world = formatted(Limits::SC_HSM);
+    let mut store = plain(&world);
+    store.put(&put(DB, &[("k", b"1")])).unwrap();
+    world.plant("app/db/k", b"theirs");
+    world.plant("app/db/k", b"and theirs");
+    world.clock().sleep(SETTLE);
+    let mut store = plain(&world);
+    let revision = revision(&store, DB);
+    // What others have, even if it cannot be read as a record, keeps nobody from it.
+    store.begin_compaction().unwrap();
+    assert!(store.get(&path(DB)).unwrap().is_unknown());
+    assert!(matches!(store.migrate(true), Err(StoreError::Compacting)));
+    store.empty().unwrap();
+    assert!(value(&world, DB).is_empty());
+    let content = content(&[("k", b"1")]);
+    store.refill(&Replica { path: path(DB), revision: revision.clone(), content }).unwrap();
+    store.end_compaction().unwrap();
+    let mut store = plain(&world);
+    assert_eq!((values(&mut store, DB), form(&store, DB)), (one("k", b"1"), Form::Plain));
+    Store::dismantle(&mut world.connect(), &mut world.options(lock_file())).unwrap();
+    let left: Vec<String> = world.objects().into_iter().map(|(label, _)| label).collect();
+    assert_eq!(left, ["app/db/k", "app/db/k"]);
+}
+
+#[test]
+fn plain_records_keep_no_history_and_sealed_ones_keep_theirs() {
+    let world = formatted(Limits::SOFTWARE);
+    let kept = |value: &[u8]| hsm_store::PutRequest { keep_history: 3, ..put(DB, &[("k", value)]) };
+    let mut store = plain(&world);
+    store.put(&kept(b"1")).unwrap();
+    store.put(&kept(b"2")).unwrap();
+    assert_eq!(store.history(&path(DB)), Presence::Present(Vec::new()));
+    let mut store = open(&world);
+    store.put(&kept(b"3")).unwrap();
+    let fourth = store.put(&kept(b"4")).unwrap().revision;
+    let Presence::Present(history) = store.history(&path(DB)) else { panic!("not there") };
+    assert_eq!(history.len(), 1);
+    assert_eq!((values(&mut open(&world), DB), fourth.version.counter), (one("k", b"4"), 4));
+}
+
 // ---- A fault at every call. ----
 
 type Operation = fn(&mut MemoryStore) -> Result<(), StoreError>;
