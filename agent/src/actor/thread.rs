@@ -5,17 +5,23 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use hsm_store::Remedy;
+use hsm_token::pkcs11::TokenSelector;
 use hsm_token::worker::WorkerToken;
-use hsm_token::{EpochBudget, Token as _, TokenInfo};
+use hsm_token::{NextStart, Token as _};
+use hsm_types::Presence;
 use tokio::sync::{oneshot, watch};
 
-use super::down::{Down, Wake, delay};
+use super::budget::Budget;
+use super::down::{Down, Wake};
 use super::handle::{Call, Command, Opened, Run};
-use super::{PinSource, Records, State, Status, TokenHandle, View};
+use super::peers::Sighting;
+use super::{Peers, PinSource, State, Status, TokenHandle, View};
 use crate::config::Chosen;
 use crate::error::{Kind, OpError};
 use crate::metrics::Metrics;
 use crate::reason::Reason;
+use crate::state::Tie;
+use crate::token_open::identify;
 
 /// How many calls may wait for a token.
 const QUEUE: usize = 64;
@@ -26,6 +32,12 @@ pub struct ActorConfig {
     pub chosen: Chosen,
     /// How often a software token is looked at for changes by others.
     pub poll: Duration,
+    /// How often the records of a token that others may reach too are read anew; `None` where nobody else can.
+    pub reread: Option<Duration>,
+    /// The other tokens of this node.
+    pub peers: Arc<Peers>,
+    /// This token's number among them.
+    pub place: usize,
     /// The metrics.
     pub metrics: Arc<Metrics>,
 }
@@ -37,21 +49,30 @@ pub fn start(config: ActorConfig) -> std::io::Result<(TokenHandle, oneshot::Rece
         status: Status { message: "the token is being opened".to_owned(), ..Status::default() },
         ..View::default()
     }));
-    let handle = TokenHandle { commands, view: view.subscribe() };
+    let label = match &config.chosen.token {
+        TokenSelector::Label(label) => Some(label.as_str().into()),
+        _ => None,
+    };
+    let handle = TokenHandle { commands, label, view: view.subscribe() };
     let (ended, end) = oneshot::channel();
     let actor = Actor {
         pin: PinSource::new(config.chosen.pin_file.clone()),
-        budget: EpochBudget::default(),
+        budget: Budget::new(),
         worker: None,
         logged_in: false,
         stopping: false,
         unlocking: Vec::new(),
         status: Status::default(),
+        seen: None,
+        blank: None,
+        refused_key: None,
+        next: None,
+        replaced: 0,
         config,
         queue,
         view,
     };
-    std::thread::Builder::new().name("token".to_owned()).spawn(move || {
+    std::thread::Builder::new().name(format!("token-{}", actor.config.place)).spawn(move || {
         actor.run();
         // A panic drops `ended` instead.
         let _ = ended.send(());
@@ -62,43 +83,61 @@ pub fn start(config: ActorConfig) -> std::io::Result<(TokenHandle, oneshot::Rece
 pub(super) struct Actor {
     pub(super) config: ActorConfig,
     pub(super) pin: PinSource,
-    pub(super) budget: EpochBudget,
+    pub(super) budget: Budget,
     /// Kept between epochs: it counts them.
     pub(super) worker: Option<WorkerToken>,
     /// Whether a login was sent in this epoch.
     pub(super) logged_in: bool,
     pub(super) status: Status,
-    stopping: bool,
-    unlocking: Vec<oneshot::Sender<Result<(), OpError>>>,
+    /// The token that is there, or was there last.
+    pub(super) seen: Option<Sighting>,
+    /// A hardware token that was found blank after a login, and what was said of it.
+    pub(super) blank: Option<(Tie, Down)>,
+    /// The pinned fingerprint because of which a token was refused.
+    pub(super) refused_key: Option<String>,
+    /// A command that was taken from the queue too early.
+    next: Option<Command>,
+    /// Bytes replaced in earlier epochs.
+    pub(super) replaced: u64,
+    pub(super) stopping: bool,
+    pub(super) unlocking: Vec<oneshot::Sender<Result<(), OpError>>>,
     queue: Receiver<Command>,
-    view: watch::Sender<Arc<View>>,
+    pub(super) view: watch::Sender<Arc<View>>,
 }
 
 impl Actor {
     fn run(mut self) {
         while !self.stopping {
-            self.budget.started(Instant::now());
+            self.budget.started();
             let began = self.begin();
+            self.pin.try_is_over();
             let answer = began.as_ref().map(|_| ()).map_err(Down::error);
             for waiting in self.unlocking.drain(..) {
                 drop(waiting.send(answer.clone()));
             }
-            let down = match began {
+            let end = match began {
                 Ok(store) => self.serve(store),
-                Err(down) => down,
+                Err(down) => End::Down(down),
             };
-            self.budget.ended(Instant::now());
-            self.publish_down(&down);
-            if !self.stopping {
-                self.rest(&down);
+            self.budget.ended(self.logged_in);
+            match end {
+                // What was told stays until the next epoch replaces it: the session did not fail.
+                End::Reread => tracing::info!("The token's records are read anew, as from time to time."),
+                End::Down(down) => {
+                    self.publish_down(&down);
+                    if !self.stopping {
+                        self.rest(&down);
+                    }
+                }
             }
         }
+        self.config.peers.sees(self.config.place, None);
         // The worker's process ends with its owner.
         drop(self.worker.take());
         tracing::info!("The token was closed.");
     }
 
-    fn serve(&mut self, mut store: Opened) -> Down {
+    fn serve(&mut self, mut store: Opened) -> End {
         self.publish_ready(&mut store);
         tracing::info!(
             token_id = %store.token_id(),
@@ -106,68 +145,126 @@ impl Actor {
             epoch = self.status.epoch,
             "The token is open."
         );
-        let mut replaced = 0;
+        let reread = self.config.reread.filter(|_| !self.software()).map(|every| Instant::now() + every);
         let mut next_poll = Instant::now() + self.config.poll;
-        let down = loop {
+        // Whether a step of packing may be worth it: asked after each change, and when the flash has settled.
+        let mut pack = true;
+        let mut settling = false;
+        let end = loop {
             let due = match store.settle() {
                 Ok(due) => due,
                 Err(error) if error.remedy() == Remedy::Retry => Some(Duration::from_millis(500)),
-                Err(error) => break Down::from(&error),
+                Err(error) => break End::Down(Down::from(&error)),
             };
-            let bytes = store.bytes_replaced();
-            self.config.metrics.bytes_replaced.inc_by(bytes.saturating_sub(replaced));
-            replaced = bytes;
+            pack |= settling && due.is_none();
+            settling = due.is_some();
             let until_poll = next_poll.saturating_duration_since(Instant::now());
-            match self.queue.recv_timeout(due.map_or(until_poll, |due| due.min(until_poll))) {
-                Ok(Command::Job { call, until, span, run }) => {
-                    let _entered = span.enter();
-                    store.token().set_request_id(&call.request_id);
-                    let over = self.job(&call, until, run, Ok(&mut store));
-                    store.token().set_request_id("");
-                    if over || store.is_void() {
-                        break lost();
+            let idle = if pack { Duration::ZERO } else { due.map_or(until_poll, |due| due.min(until_poll)) };
+            match self.take(idle) {
+                Ok(command) => {
+                    if let Some(down) = self.perform(command, &mut store) {
+                        break End::Down(down);
+                    }
+                    self.publish_ready(&mut store);
+                    pack = true;
+                }
+                // Nobody waits: one step, and then whoever has come meanwhile.
+                Err(RecvTimeoutError::Timeout) if pack => {
+                    match pack_one(&mut store) {
+                        Ok(more) => pack = more,
+                        Err(down) => break End::Down(down),
                     }
                     self.publish_ready(&mut store);
                 }
-                Ok(Command::Unlock { reply, .. }) => drop(reply.send(Ok(()))),
-                Ok(Command::ChangePin { old, new, reply }) => {
-                    let result = self.change_pin(&mut store, &old, &new);
-                    let over = result.as_ref().is_err_and(|e| e.ends_epoch);
-                    drop(reply.send(result));
-                    if over {
-                        break lost();
-                    }
-                }
-                Ok(Command::Initialize { reply, .. }) => {
-                    let message = "the token holds a store; nothing was changed";
-                    drop(reply.send(Err(OpError::new(Kind::Refused, None, message))));
-                }
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                Err(RecvTimeoutError::Disconnected) => {
                     self.stopping = true;
-                    break stopping();
+                    break End::Down(stopping());
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if Instant::now() >= next_poll {
-                next_poll = Instant::now() + self.config.poll;
+            let now = Instant::now();
+            if now >= next_poll {
+                next_poll = now + self.config.poll;
                 if let Err(down) = self.poll(&mut store) {
-                    break down;
+                    break End::Down(down);
                 }
                 self.publish_ready(&mut store);
+                let affordable = || self.budget.next_start() != NextStart::Exhausted;
+                if reread.is_some_and(|at| now >= at) && affordable() {
+                    break End::Reread;
+                }
             }
         };
+        self.replaced = self.status.bytes_replaced;
         self.worker = Some(store.into_token());
-        down
+        end
     }
 
-    /// Looks for changes by others. A hardware token is ours alone: only whether it is still there is asked.
+    /// Does what is asked of the open token. Says why the epoch is over, where it is.
+    fn perform(&mut self, command: Command, store: &mut Opened) -> Option<Down> {
+        let over = match command {
+            Command::Put(put) => self.puts(*put, Ok(&mut *store)),
+            Command::Job { call, until, span, run } => {
+                let _entered = span.enter();
+                store.token().set_request_id(&call.request_id);
+                let over = self.job(&call, until, run, Ok(&mut *store));
+                store.token().set_request_id("");
+                over
+            }
+            Command::Unlock { reply, .. } => {
+                drop(reply.send(Ok(())));
+                false
+            }
+            Command::ChangePin { old, new, reply } => {
+                let result = self.change_pin(store, &old, &new);
+                let over = result.as_ref().is_err_and(|e| e.ends_epoch);
+                drop(reply.send(result));
+                over
+            }
+            Command::Initialize { reply, .. } => {
+                let message = "the token holds a store; nothing was changed";
+                drop(reply.send(Err(OpError::new(Kind::Refused, None, message))));
+                false
+            }
+            Command::Stop => {
+                self.stopping = true;
+                return Some(stopping());
+            }
+        };
+        (over || store.is_void()).then(lost)
+    }
+
+    /// The next command: one that was put back, or one that comes in time.
+    pub(super) fn take(&mut self, wait: Duration) -> Result<Command, RecvTimeoutError> {
+        self.next.take().map_or_else(|| self.queue.recv_timeout(wait), Ok)
+    }
+
+    /// A command that waits already.
+    pub(super) fn waiting(&mut self) -> Option<Command> {
+        self.next.take().or_else(|| self.queue.try_recv().ok())
+    }
+
+    /// The command is the next one after all.
+    pub(super) fn put_back(&mut self, command: Command) {
+        self.next = Some(command);
+    }
+
+    pub(super) fn software(&self) -> bool {
+        self.status.info.as_ref().is_some_and(|i| i.software)
+    }
+
+    /// Looks for changes by others. On hardware only whether the session is what it was is asked: no login, no value,
+    /// no write. A software token is listed.
     fn poll(&self, store: &mut Opened) -> Result<(), Down> {
         let begun = Instant::now();
-        let software = self.status.info.as_ref().is_some_and(|i| i.software);
-        let result = if software {
-            store.refresh().map(drop)
+        let result = if self.software() {
+            let before = store.index().counts();
+            store.refresh().and_then(|changed| {
+                let same = changed.is_empty() && store.index().counts() == before;
+                if same { Ok(()) } else { self.still_the_same(store) }
+            })
         } else {
-            store.token().info().map(drop).map_err(Into::into)
+            store.token().still_there().map_err(Into::into)
         };
         let word = result.as_ref().map_or_else(|e| OpError::from(e).result(), |()| "ok");
         self.config.metrics.operation("refresh", word, begun.elapsed());
@@ -178,120 +275,61 @@ impl Actor {
         }
     }
 
+    /// A software token's files can be taken away, or put in the place of another's, under an open session: then its
+    /// records have not become absent, and a new epoch has to tell what is there.
+    fn still_the_same(&self, store: &mut Opened) -> Result<(), hsm_store::StoreError> {
+        let had_identity = self.seen.as_ref().is_some_and(|seen| seen.token_id == store.token_id());
+        if !had_identity {
+            return Ok(());
+        }
+        let info = self.status.info.clone().unwrap_or_default();
+        match identify(&self.config.chosen, &info, store.token())? {
+            Presence::Present(id) if id == store.token_id() => Ok(()),
+            _ => Err(hsm_store::StoreError::Void),
+        }
+    }
+
     /// Runs a job, or tells its caller that nothing was started. Says whether the epoch is over.
-    fn job(&self, call: &Call, until: Instant, run: Run, store: Result<&mut Opened, OpError>) -> bool {
+    pub(super) fn job(
+        &self,
+        call: &Call,
+        until: Instant,
+        run: Run,
+        store: Result<&mut Opened, OpError>,
+    ) -> bool {
         let begun = Instant::now();
-        let store = if begun >= until {
-            Err(OpError::new(Kind::Busy, None, "the call waited too long; nothing was started, try again"))
-        } else {
-            store
-        };
+        let store = if begun >= until { Err(too_late()) } else { store };
         let report = run(store);
         self.config.metrics.operation(call.op, report.result, begun.elapsed());
         tracing::debug!(op = call.op, result = report.result, "The token answered.");
         report.ends_epoch
     }
+}
 
-    /// Waits until it is time for the next epoch; callers are answered meanwhile.
-    fn rest(&mut self, down: &Down) {
-        let software = self.status.info.as_ref().is_none_or(|i: &TokenInfo| i.software);
-        let next = self.budget.next_start(Instant::now());
-        let until = Instant::now() + delay(down, self.logged_in, software, next, self.config.poll);
-        let mut next_look = Instant::now() + self.config.poll;
-        loop {
-            let now = Instant::now();
-            if down.wake != Wake::Identity && now >= until {
-                return;
-            }
-            if now >= next_look {
-                next_look = now + self.config.poll;
-                match down.wake {
-                    Wake::NewPin if self.pin.has_new() => return,
-                    Wake::Identity if self.identity_came() => return,
-                    _ => {}
-                }
-            }
-            let wait = if down.wake == Wake::Identity { next_look } else { next_look.min(until) };
-            match self.queue.recv_timeout(wait.saturating_duration_since(now)) {
-                Ok(Command::Job { call, until, span, run }) => {
-                    let _entered = span.enter();
-                    self.job(&call, until, run, Err(down.error()));
-                }
-                Ok(Command::Unlock { pin, reply }) => {
-                    self.pin.give(pin);
-                    self.budget.reset();
-                    self.unlocking.push(reply);
-                    return;
-                }
-                Ok(Command::ChangePin { reply, .. }) => drop(reply.send(Err(down.error()))),
-                Ok(Command::Initialize { request, reply }) => {
-                    let made = self.initialize(&request);
-                    let done = made.is_ok();
-                    drop(reply.send(made));
-                    if done {
-                        self.budget.reset();
-                        return;
-                    }
-                }
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                    self.stopping = true;
-                    return;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-            }
+/// How an epoch ended.
+enum End {
+    /// For this reason.
+    Down(Down),
+    /// As planned: the records are to be read anew.
+    Reread,
+}
+
+/// One step of background packing. Says whether more is worth doing now.
+fn pack_one(store: &mut Opened) -> Result<bool, Down> {
+    match store.repack() {
+        Ok(more) => Ok(more),
+        Err(error) if error.remedy() == Remedy::Reopen => Err(Down::from(&error)),
+        // The next change or the next settled write is time enough.
+        Err(error) => {
+            tracing::debug!(%error, "The token could not be packed now.");
+            Ok(false)
         }
     }
+}
 
-    /// Whether a blank token has an identity now, or cannot be asked any more.
-    fn identity_came(&mut self) -> bool {
-        self.worker
-            .as_mut()
-            .is_none_or(|worker| !matches!(hsm_store::identify(worker), Ok(p) if p.is_absent()))
-    }
-
-    fn publish_ready(&mut self, store: &mut Opened) {
-        let index = store.index();
-        self.status.objects = index.counts().total() as u64;
-        self.status.damaged = index.damaged().iter().map(ToString::to_string).collect();
-        let damaged = !self.status.damaged.is_empty();
-        self.status.state = State::Ready;
-        self.status.reason = damaged.then_some(Reason::RecordDamaged);
-        self.status.message = if damaged {
-            "some objects on the token cannot be read; see damaged".to_owned()
-        } else {
-            String::new()
-        };
-        let before = self.view.borrow().records.clone();
-        let records = Records::of(store.index(), before.as_deref());
-        self.publish(Some(Arc::new(records)));
-    }
-
-    fn publish_down(&mut self, down: &Down) {
-        let same = (self.status.state, self.status.reason) == (down.state, down.reason);
-        self.status.state = down.state;
-        self.status.reason = down.reason;
-        self.status.message.clone_from(&down.message);
-        let reason = down.reason.map_or("", Reason::as_str);
-        // The same trouble again is not news.
-        if self.stopping || same {
-            tracing::debug!(reason, state = ?down.state, detail = down.message, "The token is not served.");
-        } else {
-            tracing::warn!(reason, state = ?down.state, detail = down.message, "The token is not served.");
-        }
-        self.publish(None);
-    }
-
-    fn publish(&self, records: Option<Arc<Records>>) {
-        self.config.metrics.status(&self.status);
-        self.view.send_if_modified(|view| {
-            let next = View { revision: view.revision + 1, status: self.status.clone(), records };
-            let news = view.status != next.status || next.since(Some(view)).is_some();
-            if news {
-                *view = Arc::new(next);
-            }
-            news
-        });
-    }
+/// The caller of a call that waited too long.
+pub(super) fn too_late() -> OpError {
+    OpError::new(Kind::Busy, None, "the call waited too long; nothing was started, try again")
 }
 
 fn lost() -> Down {

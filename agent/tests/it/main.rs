@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 mod cli;
+mod hardware;
 mod node;
 mod pki;
 mod serve;
+mod several;
 mod trouble;
