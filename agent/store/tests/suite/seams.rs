@@ -1,0 +1,245 @@
+//! Where the parts of the store meet: records of others, plain records, packing, compaction, tombstones.
+
+use std::time::Duration;
+
+use hsm_store::testing::{Call, Fault, FaultKind, When, World};
+use hsm_store::{Clock, Encryption, Expect, Form, Options, Replica, Store, StoreError};
+use hsm_token::{Limits, Visibility};
+use hsm_types::Presence;
+
+use crate::common::*;
+
+const SETTLE: Duration = Duration::from_secs(2);
+
+fn world(limits: Limits) -> World {
+    let world = formatted(limits);
+    world.clock().sleep(SETTLE);
+    world
+}
+
+/// A store that writes in clear.
+fn plain(world: &World) -> MemoryStore {
+    let options = Options { encryption: Encryption::None, ..world.options(lock_file()) };
+    Store::open(world.connect(), options).map_err(|(_, error)| error).unwrap()
+}
+
+fn labels(world: &World) -> Vec<String> {
+    let mut labels: Vec<String> = world.objects().into_iter().map(|(label, _)| label).collect();
+    labels.retain(|label| !label.starts_with("hsm.j5t.io/"));
+    labels.sort();
+    labels
+}
+
+#[test]
+fn a_record_of_the_default_form_is_not_taken_as_the_key_of_a_namespace_or_as_a_path_of_its_own() {
+    for limits in [Limits::SC_HSM, Limits::SOFTWARE] {
+        let world = world(limits);
+        for label in ["secrets/n/a", "secrets/n/b", "secrets/m/db/user"] {
+            world.plant(label, b"v");
+        }
+        let before = world.objects();
+        let mut store = open(&world);
+        for other in ["secrets/n", "secrets/m/db/user"] {
+            let refused =
+                [store.put(&put(other, &[])).map(drop), store.delete(&path(other), Expect::Any).map(drop)];
+            for refused in refused {
+                assert!(matches!(refused, Err(StoreError::Contested { .. })), "{other}: {refused:?}");
+            }
+        }
+        assert_eq!(world.objects(), before);
+        for name in ["secrets/n/a", "secrets/n/b"] {
+            store.put(&put(name, &[("data", b"new")])).unwrap();
+        }
+        store.delete(&path("secrets/m/db"), Expect::Any).unwrap();
+        let mut store = open(&world);
+        for name in ["secrets/n/a", "secrets/n/b"] {
+            assert_eq!(values(&mut store, name), one("data", b"new"));
+        }
+        assert_eq!(values(&mut store, "secrets/m/db"), None);
+    }
+}
+
+#[test]
+fn a_foreign_record_that_fits_no_plain_one_can_be_replaced_and_deleted_all_the_same() {
+    for delete in [false, true] {
+        let world = world(Limits::SC_HSM);
+        world.plant("secrets/n/big", &noise(3000, 1));
+        let mut store = plain(&world);
+        if delete {
+            store.delete(&path("secrets/n/big"), Expect::Any).unwrap();
+        } else {
+            store.put(&put("secrets/n/big", &[("k", b"short")])).unwrap();
+        }
+        world.clock().sleep(SETTLE);
+        store.settle().unwrap();
+        let mut store = plain(&world);
+        assert_eq!(values(&mut store, "secrets/n/big"), if delete { None } else { one("k", b"short") });
+        assert_eq!(labels(&world).len(), usize::from(!delete));
+    }
+}
+
+#[test]
+fn a_large_foreign_record_on_a_full_token_can_be_deleted() {
+    let world = world(Limits::SC_HSM);
+    world.plant("secrets/n/big", &noise(4000, 1));
+    let mut number = 0;
+    while open(&world).index().counts().total() < 116 {
+        world.plant(&format!("not a record {number}"), b"x");
+        number += 1;
+    }
+    let mut store = open(&world);
+    store.delete(&path("secrets/n/big"), Expect::Any).unwrap();
+    assert!(world.objects().len() + 2 <= 122);
+    assert_eq!(values(&mut open(&world), "secrets/n/big"), None);
+}
+
+#[test]
+fn a_compaction_refills_a_record_whose_foreign_objects_are_still_there() {
+    for limits in [Limits::SC_HSM, Limits::SOFTWARE] {
+        // The mirror took it over and went on.
+        let mirror = world(limits);
+        mirror.plant("app/db/k", b"old");
+        let mut other = open(&mirror);
+        other.put(&put("app/db", &[("k", b"new")])).unwrap();
+        let Presence::Present(record) = other.get(&path("app/db")).unwrap() else { panic!("gone") };
+
+        let world = world(limits);
+        world.plant("app/db/k", b"old");
+        let mut store = open(&world);
+        store.begin_compaction().unwrap();
+        store.empty().unwrap();
+        let replica = Replica { path: path("app/db"), revision: record.revision, content: record.content };
+        store.refill(&replica).unwrap();
+        // The same again, and a newer one over it.
+        store.refill(&replica).unwrap();
+        other.put(&put("app/db", &[("k", b"newer")])).unwrap();
+        let Presence::Present(record) = other.get(&path("app/db")).unwrap() else { panic!("gone") };
+        let replica = Replica { path: path("app/db"), revision: record.revision, content: record.content };
+        store.refill(&replica).unwrap();
+        store.end_compaction().unwrap();
+        let mut store = open(&world);
+        assert_eq!(values(&mut store, "app/db"), one("k", b"newer"));
+        assert_eq!(labels(&world), [""; 0]);
+    }
+}
+
+#[test]
+fn a_tombstone_stays_while_a_foreign_copy_cannot_be_read() {
+    let world = world(Limits::SOFTWARE);
+    world.plant("app/db/k", b"v");
+    let copy = world.fork();
+    let mut store = open(&world);
+    let tombstones = store.delete(&path("app/db"), Expect::Any).unwrap().tombstones;
+
+    // The other token has the foreign copy, and cannot read it for now.
+    copy.haunt("app/db/k");
+    let mut store = open(&copy);
+    assert!(store.get(&path("app/db")).unwrap().is_unknown());
+    store.bury(&tombstones).unwrap();
+    let forgotten = store.forget_tombstone(&path("app/db"), tombstones[0].incarnation);
+    assert!(matches!(forgotten, Err(StoreError::Damaged { .. })), "{forgotten:?}");
+}
+
+#[test]
+fn a_key_that_looks_like_a_broken_plain_record_is_missing_from_no_record() {
+    let world = world(Limits::SOFTWARE);
+    for (label, value) in [("app/db/user", &b"admin"[..]), ("app/db/cfg", br#"{"_hsm":{"format":9}}"#)] {
+        world.plant_as(label, value, "hsm-secrets-operator", Visibility::Private);
+    }
+    world.plant_as("app/db/_metadata", b"{}", "hsm-secrets-operator", Visibility::Private);
+    let mut store = open(&world);
+    assert!(store.get(&path("app/db")).unwrap().is_unknown());
+    assert!(matches!(store.put(&put("app/db", &[("user", b"x")])), Err(StoreError::Damaged { .. })));
+    assert_eq!(labels(&world).len(), 3);
+}
+
+#[test]
+fn a_leftover_that_changed_is_not_waited_for_for_ever() {
+    let base = world(Limits::SC_HSM);
+    base.plant_as("app/db/k", b"v", "hsm-secrets-operator", Visibility::Private);
+    base.plant_as("app/db/l", b"w", "hsm-secrets-operator", Visibility::Private);
+    let mut store = open(&base);
+    base.script(Fault {
+        function: Some(Call::Destroy),
+        number: 1,
+        when: When::Before,
+        kind: FaultKind::Crash,
+    });
+    store.migrate(false).unwrap_err();
+    let mut store = open(&base);
+    assert_eq!(store.pending(), 2);
+    for label in ["app/db/k", "app/db/l"] {
+        base.alter(label, |value| value[0] ^= 1);
+    }
+    base.clock().sleep(SETTLE);
+    assert_eq!(store.settle().unwrap(), None);
+    assert_eq!((store.pending(), labels(&base).len()), (0, 2));
+}
+
+#[test]
+fn emptying_takes_an_edit_before_what_it_is_an_edit_of() {
+    let base = world(Limits::SC_HSM);
+    let mut store = plain(&base);
+    store.put(&put("app/db", &[("k", b"1")])).unwrap();
+    // Which of the two comes first by its name depends on the value.
+    for edit in ["2", "3", "4", "5"] {
+        let world = base.fork();
+        world.plant("app/db", format!("{{\"k\":\"{edit}\"}}").as_bytes());
+        world.clock().sleep(SETTLE);
+        let mut store = plain(&world);
+        assert_eq!(values(&mut store, "app/db"), one("k", edit.as_bytes()));
+        store.begin_compaction().unwrap();
+        world.script(Fault {
+            function: Some(Call::Destroy),
+            number: 2,
+            when: When::Before,
+            kind: FaultKind::Crash,
+        });
+        store.empty().unwrap_err();
+        world.clear_script();
+        world.clock().sleep(SETTLE);
+        let mut store = plain(&world);
+        store.empty().unwrap();
+        store.end_compaction().unwrap();
+        assert_eq!(labels(&world), [""; 0], "{edit}");
+    }
+}
+
+#[test]
+fn puts_together_take_foreign_and_new_records() {
+    for limits in [Limits::SC_HSM, Limits::SOFTWARE] {
+        let world = world(limits);
+        world.plant("app/db/k", b"old");
+        world.plant("x/y/z", b"old");
+        let mut number = 0;
+        while limits.objects_at_rest.is_some() && open(&world).index().counts().total() < 112 {
+            world.plant(&format!("not a record {number}"), b"x");
+            number += 1;
+        }
+        let mut store = open(&world);
+        let outcomes = store.put_all(&[
+            put("new/a", &[("k", b"1")]),
+            put("app/db", &[("k", b"2")]),
+            put("new/b", &[("k", b"3")]),
+            put("x/y", &[("z", b"4")]),
+            put("new/c", &[("k", b"5")]),
+            put("new/a", &[("k", b"6")]),
+        ]);
+        for outcome in outcomes {
+            outcome.unwrap();
+        }
+        world.clock().sleep(SETTLE);
+        let mut store = open(&world);
+        let expected: [(&str, &str, &[u8]); 5] = [
+            ("new/a", "k", b"6"),
+            ("app/db", "k", b"2"),
+            ("new/b", "k", b"3"),
+            ("x/y", "z", b"4"),
+            ("new/c", "k", b"5"),
+        ];
+        for (name, key, value) in expected {
+            assert_eq!(values(&mut store, name), one(key, value), "{name}");
+            assert!(store.index().entries()[&path(name)].heads.iter().all(|head| head.form == Form::Sealed));
+        }
+    }
+}
