@@ -14,6 +14,14 @@ use crate::config::SelectArgs;
 
 /// How often a merge is done anew when somebody else wrote meanwhile.
 const ROUNDS: usize = 20;
+/// So many earlier values of a record are kept, where there is room; more if there are more already.
+const HISTORY: usize = 3;
+
+/// How many earlier values a put keeps: it takes none away.
+fn kept(store: &Store<WorkerToken>, path: &RecordPath) -> usize {
+    let history = store.history(path);
+    history.present().map_or(HISTORY, |earlier| earlier.len().max(HISTORY))
+}
 
 fn expected(text: Option<&String>) -> Result<Option<Stamp>, Failure> {
     text.map(|t| t.parse().map_err(|e| Failure::Usage(format!("--expect-version: {e}")))).transpose()
@@ -37,6 +45,7 @@ fn plan(
     given: &Payload,
     replace: bool,
     stamp: Option<Stamp>,
+    keep_history: usize,
 ) -> Result<PutRequest, Failure> {
     let diverged = || StoreError::Diverged {
         path: path.clone(),
@@ -69,7 +78,7 @@ fn plan(
         origin: PutOrigin::Token,
         parents,
         begin_epoch: true,
-        keep_history: 0,
+        keep_history,
     })
 }
 
@@ -93,7 +102,7 @@ fn write(
     let mut round = 1;
     let outcome = loop {
         let heads = now(&mut store, path)?;
-        let request = plan(path, heads, given, args.replace, stamp)?;
+        let request = plan(path, heads, given, args.replace, stamp, kept(&store, path))?;
         if args.dry_run {
             let keys: Vec<&str> = request.content.data.iter().map(|(k, _)| k.as_str()).collect();
             say(&format!("{path} would have the keys {} (dry run)", keys.join(", ")));
@@ -157,7 +166,7 @@ pub(super) fn delete(select: &SelectArgs, args: &DeleteArgs) -> Outcome {
         say(&format!("{path} deleted ({} tombstone(s))", outcome.tombstones.len()));
         return Ok(());
     };
-    let mut request = plan(&path, heads, &Payload::new(), false, stamp)?;
+    let mut request = plan(&path, heads, &Payload::new(), false, stamp, kept(&store, &path))?;
     if request.content.data.remove(key).is_none() {
         return missing(format!("{path} has no key {key}; nothing was deleted"));
     }

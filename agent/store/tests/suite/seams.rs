@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hsm_store::testing::{Call, Fault, FaultKind, When, World};
 use hsm_store::{Clock, Encryption, Expect, Form, Options, Replica, Store, StoreError};
-use hsm_token::{Limits, Visibility};
+use hsm_token::{ErrorClass, Limits, Visibility};
 use hsm_types::Presence;
 
 use crate::common::*;
@@ -240,6 +240,48 @@ fn puts_together_take_foreign_and_new_records() {
         for (name, key, value) in expected {
             assert_eq!(values(&mut store, name), one(key, value), "{name}");
             assert!(store.index().entries()[&path(name)].heads.iter().all(|head| head.form == Form::Sealed));
+        }
+    }
+}
+
+#[test]
+fn puts_together_never_give_a_number_again_after_one_of_them_failed() {
+    for (limits, foreign) in
+        [(Limits::SOFTWARE, false), (Limits::SOFTWARE, true), (Limits::SC_HSM, false), (Limits::SC_HSM, true)]
+    {
+        let base = world(limits);
+        if foreign {
+            base.plant("app/db/k", b"0");
+        } else {
+            open(&base).put(&put("app/db", &[("k", b"0")])).unwrap();
+            base.clock().sleep(SETTLE);
+        }
+        for (when, class) in [
+            (When::Before, ErrorClass::Busy),
+            (When::After, ErrorClass::Busy),
+            (When::After, ErrorClass::Module),
+        ] {
+            for number in 1.. {
+                let world = base.fork();
+                let mut store = open(&world);
+                world.script(Fault { function: None, number, when, kind: FaultKind::Fail(class) });
+                let outcomes = store.put_all(&[put("app/db", &[("k", b"1")]), put("app/db", &[("k", b"2")])]);
+                let done = outcomes.iter().all(Result::is_ok) && number > 40;
+                world.clear_script();
+                world.clock().sleep(SETTLE);
+                let mut store = open(&world);
+                let what = format!("{limits:?} {foreign} {when:?} {class:?} {number}");
+                let expected: &[&[u8]] = match (&outcomes[0], &outcomes[1]) {
+                    (_, Ok(_)) => &[b"2"],
+                    (Ok(_), Err(_)) => &[b"1", b"2"],
+                    (Err(_), Err(_)) => &[b"0", b"1", b"2"],
+                };
+                let found = values(&mut store, "app/db");
+                assert!(expected.iter().any(|value| found == one("k", value)), "{what}: {found:?}");
+                if done {
+                    break;
+                }
+            }
         }
     }
 }
