@@ -95,6 +95,7 @@ impl<T: Token> Store<T> {
                     || entry.heads.len() > 1
                     || incomplete
                     || self.index.hides_records()
+                    || self.clear.unreadable_at(request.path.as_str())
                     || !written_by_us(&current.revision.version);
                 let version = current.revision.version.next(writer, &request.parents, begin);
                 let origin = origin(&request.origin, &version, Some(current));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hsm_store::testing::{Call, Fault, FaultKind, When, World};
 use hsm_store::{Clock, Encryption, Expect, Form, Options, Replica, Store, StoreError};
 use hsm_token::{ErrorClass, Limits, Visibility};
-use hsm_types::Presence;
+use hsm_types::{Presence, Relation};
 
 use crate::common::*;
 
@@ -284,4 +284,20 @@ fn puts_together_never_give_a_number_again_after_one_of_them_failed() {
             }
         }
     }
+}
+
+#[test]
+fn the_number_of_a_plain_version_that_cannot_be_read_is_not_given_again() {
+    let world = world(Limits::SC_HSM);
+    let first = open(&world).put(&put("app/db", &[("k", b"1")])).unwrap();
+    world.clock().sleep(SETTLE);
+    let lost = plain(&world).put(&put("app/db", &[("k", b"2")])).unwrap();
+    assert_eq!((first.revision.version.counter, lost.revision.version.counter), (1, 2));
+    // The sealed one is still there when the plain one becomes a ghost.
+    world.haunt("app/db");
+    let mut store = open(&world);
+    assert_eq!(values(&mut store, "app/db"), one("k", b"1"));
+    let again = store.put(&put("app/db", &[("k", b"3")])).unwrap();
+    assert_eq!(again.revision.relation(&lost.revision), Relation::Diverged);
+    assert_eq!(again.revision.version.epoch.number, 2);
 }
