@@ -8,6 +8,7 @@ use hsm_token::{ErrorClass, Limits, Visibility};
 use hsm_types::{Presence, Relation};
 
 use crate::common::*;
+use crate::faults::losses;
 
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -300,4 +301,106 @@ fn the_number_of_a_plain_version_that_cannot_be_read_is_not_given_again() {
     let again = store.put(&put("app/db", &[("k", b"3")])).unwrap();
     assert_eq!(again.revision.relation(&lost.revision), Relation::Diverged);
     assert_eq!(again.revision.version.epoch.number, 2);
+}
+
+// ---- A store that writes in clear, over records of others: a fault at every call. ----
+
+const SUBJECT: &str = "secrets/n/db";
+
+type Operation = fn(&mut MemoryStore) -> Result<(), StoreError>;
+
+fn by_hand(world: &World) {
+    world.plant(SUBJECT, br#"{"user":"admin","pass":"s3cr3t"}"#);
+}
+
+fn of_go(world: &World) {
+    let go = |label: &str, value: &[u8]| {
+        world.plant_as(label, value, "hsm-secrets-operator", Visibility::Private);
+    };
+    go("secrets/n/db/user", b"admin");
+    go("secrets/n/db/pass", b"s3cr3t");
+    go("secrets/n/db/_metadata", br#"{"description":"the db"}"#);
+}
+
+fn too_large(world: &World) {
+    world.plant("secrets/n/db/big", &noise(2500, 3));
+}
+
+fn check(world: &World, operation: Operation, states: (&Option<Values>, &Option<Values>), what: &str) {
+    let (old, new) = states;
+    let mut store = plain(world);
+    assert!(store.index().damaged().is_empty(), "{what}");
+    let found = values(&mut store, SUBJECT);
+    assert!(found == *new || found == *old, "{what}: neither old nor new: {found:?}");
+    operation(&mut store).unwrap_or_else(|error| panic!("{what}: again: {error}"));
+    finish(world, &mut store, new, what);
+    let mut store = plain(world);
+    assert_eq!(values(&mut store, SUBJECT), *new, "{what}");
+    store.put(&put(SUBJECT, &[("next", b"v")])).unwrap();
+    finish(world, &mut store, &one("next", b"v"), what);
+    store.delete(&path(SUBJECT), Expect::Any).unwrap();
+    finish(world, &mut store, &None, what);
+    assert_eq!(labels(world), [""; 0], "{what}");
+}
+
+fn finish(world: &World, store: &mut MemoryStore, new: &Option<Values>, what: &str) {
+    for _ in 0..4 {
+        world.clock().sleep(SETTLE);
+        store.settle().unwrap();
+    }
+    assert_eq!((store.pending(), values(store, SUBJECT)), (0, new.clone()), "{what}");
+}
+
+fn enumerate(limits: Limits, setup: fn(&World), operation: Operation, new: &Option<Values>) {
+    let base = world(limits);
+    setup(&base);
+    let world = base.fork();
+    let mut store = plain(&world);
+    let old = values(&mut store, SUBJECT);
+    assert!(old.is_some());
+    world.take_calls();
+    operation(&mut store).unwrap();
+    let calls = world.take_calls().len();
+    let states = (&old, new);
+    for number in 1..=calls + 1 {
+        for (when, kind) in [
+            (When::Before, FaultKind::Crash),
+            (When::After, FaultKind::Crash),
+            (When::Before, FaultKind::Fail(ErrorClass::Busy)),
+            (When::After, FaultKind::Fail(ErrorClass::Module)),
+        ] {
+            let world = base.fork();
+            let mut store = plain(&world);
+            world.script(Fault { function: None, number, when, kind });
+            let outcome = operation(&mut store);
+            let what = format!("call {number} of {calls}, {when:?}, {kind:?}, {outcome:?}");
+            check(&world.fork(), operation, states, &format!("{what}, same flash"));
+            let unflushed = world.unflushed();
+            let kept =
+                if kind == FaultKind::Crash { losses(unflushed) } else { vec![vec![false; unflushed]] };
+            for keep in kept {
+                let world = world.fork();
+                world.power_loss(|write| keep[write]);
+                check(&world, operation, states, &format!("{what}, kept {keep:?}"));
+            }
+        }
+    }
+}
+
+fn everywhere(operation: Operation, new: &Option<Values>) {
+    for limits in [Limits::SC_HSM, Limits::SOFTWARE] {
+        for setup in [by_hand, of_go, too_large] {
+            enumerate(limits, setup, operation, new);
+        }
+    }
+}
+
+#[test]
+fn scenario_3_a_foreign_record_replaced_by_a_plain_one() {
+    everywhere(|store| store.put(&put(SUBJECT, &[("user", b"new")])).map(drop), &one("user", b"new"));
+}
+
+#[test]
+fn scenario_3_a_foreign_record_deleted_where_records_are_plain() {
+    everywhere(|store| store.delete(&path(SUBJECT), Expect::Any).map(drop), &None);
 }
