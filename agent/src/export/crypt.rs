@@ -96,7 +96,11 @@ impl Unlock {
             .map_err(|e| bad(e.to_string()))?
             .into_identities()
             .map_err(|e| bad(e.to_string()))?;
-        if identities.is_empty() { Err(bad("it holds none".to_owned())) } else { Ok(Self::Identities(identities)) }
+        if identities.is_empty() {
+            Err(bad("it holds none".to_owned()))
+        } else {
+            Ok(Self::Identities(identities))
+        }
     }
 
     /// A stream of what is inside.
@@ -120,7 +124,9 @@ impl Unlock {
                 identity.set_max_work_factor(MOST_WORK);
                 decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity))
             }
-            Self::Identities(identities) => decryptor.decrypt(identities.iter().map(|i| &**i as &dyn age::Identity)),
+            Self::Identities(identities) => {
+                decryptor.decrypt(identities.iter().map(|i| &**i as &dyn age::Identity))
+            }
         };
         opened.map_err(|error| match error {
             DecryptError::Io(e) => e.into(),

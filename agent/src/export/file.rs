@@ -89,7 +89,11 @@ impl Draft {
     }
 
     /// Finishes the file, reads it back from the disk, and puts it in its place: over what is there only if `force`.
-    pub fn publish(mut self, unlock: Option<&Unlock>, force: bool) -> Result<(Counts, Verified), ExportError> {
+    pub fn publish(
+        mut self,
+        unlock: Option<&Unlock>,
+        force: bool,
+    ) -> Result<(Counts, Verified), ExportError> {
         let Some(writer) = self.writer.take() else {
             return Err(std::io::Error::other("the export is finished").into());
         };
@@ -150,7 +154,9 @@ fn place(part: &Path, out: &Path, force: bool) -> Result<(), ExportError> {
             Ok(()) => {}
             Err(Errno::EEXIST) => return Err(exists().into()),
             // A file system that cannot say it in one step.
-            Err(Errno::EINVAL | Errno::ENOSYS) if out.symlink_metadata().is_ok() => return Err(exists().into()),
+            Err(Errno::EINVAL | Errno::ENOSYS) if out.symlink_metadata().is_ok() => {
+                return Err(exists().into());
+            }
             Err(Errno::EINVAL | Errno::ENOSYS) => std::fs::rename(part, out)?,
             Err(errno) => return Err(std::io::Error::from(errno).into()),
         }

@@ -59,9 +59,7 @@ pub(super) fn decode(kind: u8, bytes: &[u8]) -> Result<Item, ExportError> {
             let stamp = read_point(&mut input)?;
             Item::Tombstone(Tombstone { path, incarnation: stamp.incarnation, stamp })
         }
-        MISSING => {
-            Item::Missing(Missing { what: input.text()?.to_owned(), why: input.text()?.to_owned() })
-        }
+        MISSING => Item::Missing(Missing { what: input.text()?.to_owned(), why: input.text()?.to_owned() }),
         _ => return Err(ExportError::malformed("an entry of unknown kind")),
     };
     input.end()?;

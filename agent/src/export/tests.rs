@@ -152,8 +152,11 @@ fn any_of_the_recipients_opens_a_file_and_nobody_else() {
     use age::secrecy::ExposeSecret as _;
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("out");
-    let (one, two, three) =
-        (age::x25519::Identity::generate(), age::x25519::Identity::generate(), age::x25519::Identity::generate());
+    let (one, two, three) = (
+        age::x25519::Identity::generate(),
+        age::x25519::Identity::generate(),
+        age::x25519::Identity::generate(),
+    );
     let list = dir.path().join("recipients");
     std::fs::write(&list, format!("# two\n\n{}\n", two.to_public())).unwrap();
     let lock = Lock::recipients(&[one.to_public().to_string()], Some(&list)).unwrap();

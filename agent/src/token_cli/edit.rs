@@ -6,14 +6,16 @@ use hsm_types::{Content, Payload, Presence, RecordPath, Stamp, Version};
 use serde_json::json;
 
 use super::args::{DeleteArgs, Format, PutArgs};
-use super::inspect::{checksum, path};
 use super::output::{document, say};
-use super::session::{again, open};
+use super::record::{checksum, path};
+use super::session::{again, finish, open};
 use super::{Failure, Outcome, sources};
 use crate::config::SelectArgs;
 
 /// How often a merge is done anew when somebody else wrote meanwhile.
 const ROUNDS: usize = 20;
+/// How many earlier values a verb keeps where nothing else is said.
+pub(super) const KEEP_HISTORY: usize = 3;
 
 fn expected(text: Option<&String>) -> Result<Option<Stamp>, Failure> {
     text.map(|t| t.parse().map_err(|e| Failure::Usage(format!("--expect-version: {e}")))).transpose()
@@ -168,13 +170,5 @@ pub(super) fn delete(select: &SelectArgs, args: &DeleteArgs) -> Outcome {
     let outcome = store.put(&request)?;
     finish(&mut store)?;
     say(&format!("{path} without {key}, version {}", outcome.revision.version.stamp()));
-    Ok(())
-}
-
-/// Waits until what was superseded is gone: this process ends, and nobody else would do it soon.
-fn finish(store: &mut Store<WorkerToken>) -> Result<(), Failure> {
-    while let Some(due) = store.settle()? {
-        std::thread::sleep(due);
-    }
     Ok(())
 }

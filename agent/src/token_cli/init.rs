@@ -1,8 +1,5 @@
-//! The verbs for a whole token: init, change-pin.
+//! `init`: a software token, and a store on a token that has none.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,17 +8,15 @@ use hsm_token::pkcs11::{BlankSlot, TokenSelector};
 use hsm_token::worker::init_software_token;
 use hsm_token::{ErrorClass, Pin, TokenError};
 
-use super::args::{ChangePinArgs, InitArgs};
+use super::args::InitArgs;
 use super::output::{confirm, remark, say, terminal};
+use super::pin_file::{pin_or_new, warn_if_short};
 use super::session::{log_in, open_store, options};
 use super::{Failure, Outcome};
-use crate::actor::PinSource;
 use crate::config::{Chosen, SelectArgs};
 use crate::random;
 
 const INIT: Duration = Duration::from_mins(2);
-/// Shorter than this, a PIN protects a token's flash for minutes.
-const SHORT: usize = 12;
 
 pub(super) fn init(select: &SelectArgs, args: &InitArgs) -> Outcome {
     let chosen = select.choose()?;
@@ -83,12 +78,7 @@ fn make_token(chosen: &Chosen, args: &InitArgs, pin_file: &Path, label: &str) ->
     if made {
         remark(&format!("A random PIN was written to {}; keep a copy of it elsewhere.", pin_file.display()));
     }
-    if pin.expose().len() < SHORT {
-        remark(&format!(
-            "The PIN has {} characters. On a hardware token the PIN is all that protects the flash; {SHORT} to 15 are better.",
-            pin.expose().len()
-        ));
-    }
+    warn_if_short(&pin);
     let (so_pin, shown) = so_pin(args, pin_file)?;
     let program = crate::token_open::program()?;
     let slot = BlankSlot::First;
@@ -118,26 +108,6 @@ fn so_pin(args: &InitArgs, pin_file: &Path) -> Result<(Pin, bool), Failure> {
     Ok((pin, false))
 }
 
-/// The PIN in the file, or a random one that is written to it (mode 0600). Says whether it was made.
-fn pin_or_new(file: &Path) -> Result<(Pin, bool), Failure> {
-    let failed = |e: std::io::Error| Failure::Other(format!("{} cannot be written: {e}", file.display()));
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
-        Ok(mut new) => {
-            let pin = random::pin();
-            new.write_all(pin.as_bytes())
-                .and_then(|()| new.write_all(b"\n"))
-                .and_then(|()| new.sync_all())
-                .map_err(failed)?;
-            Ok((Pin::new(pin.to_string()), true))
-        }
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            let pin = PinSource::new(Some(file.to_owned())).current().map_err(Failure::Other)?;
-            Ok((pin, false))
-        }
-        Err(e) => Err(failed(e)),
-    }
-}
-
 fn make_store(chosen: &Chosen) -> Outcome {
     let (mut worker, info) = log_in(chosen)?;
     let identity = Store::format(&mut worker, None, &mut options(chosen, &info))?;
@@ -153,17 +123,5 @@ fn make_store(chosen: &Chosen) -> Outcome {
     say(&format!("token {} initialised", identity.token_id));
     say(&format!("label {}", info.label));
     say(&format!("fingerprint {}", identity.fingerprint));
-    Ok(())
-}
-
-pub(super) fn change_pin(select: &SelectArgs, args: &ChangePinArgs) -> Outcome {
-    let chosen = select.choose()?;
-    let new = PinSource::new(Some(args.new_pin_file.clone())).current().map_err(Failure::Other)?;
-    let old = super::session::pin(&chosen)?;
-    let (mut worker, info) = super::session::connect(&chosen)?;
-    crate::token_open::with_pin(&chosen, &info, &mut worker, |worker| worker.change_pin(&old, &new))?;
-    let file = chosen.pin_file.as_deref().unwrap_or(Path::new("the PIN file"));
-    say("The token's PIN was changed.");
-    remark(&format!("Put the new PIN into {} wherever the token is used.", file.display()));
     Ok(())
 }

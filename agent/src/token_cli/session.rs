@@ -97,3 +97,11 @@ pub(super) fn pin(chosen: &Chosen) -> Result<Pin, Failure> {
         .current()
         .map_err(|message| Failure::Other(message.replace(", it is read again by itself", "")))
 }
+
+/// Waits until what was superseded is gone: this process ends, and nobody else would do it soon.
+pub(super) fn finish(store: &mut Store<WorkerToken>) -> Result<(), Failure> {
+    while let Some(due) = store.settle()? {
+        std::thread::sleep(due);
+    }
+    Ok(())
+}

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 mod cli;
+mod cli_export;
 mod node;
 mod pki;
 mod serve;

@@ -1,53 +1,6 @@
-//! The verbs and their flags (CONVENTIONS, "Command line").
+//! The flags of the verbs that work on one record, or list them.
 
-use std::path::PathBuf;
-
-use crate::config::SelectArgs;
-
-/// Work on a token from the command line.
-#[derive(clap::Args)]
-pub struct TokenArgs {
-    /// Which token.
-    #[command(flatten)]
-    pub select: SelectArgs,
-    /// What to do with it.
-    #[command(subcommand)]
-    pub verb: Verb,
-}
-
-/// What to do with a token.
-#[derive(clap::Subcommand)]
-pub enum Verb {
-    /// List the records
-    List(ListArgs),
-    /// Show a record; values are masked unless --show-values
-    Get(GetArgs),
-    /// Set keys of a record, or make it
-    Put(PutArgs),
-    /// Delete a record, or one key of it
-    Delete(DeleteArgs),
-    /// Make a software token, and a store on a token that has none
-    Init(InitArgs),
-    /// Change the token's PIN
-    ChangePin(ChangePinArgs),
-    /// Say how the token is
-    Doctor(DoctorArgs),
-}
-
-/// The form of the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// For people.
-    Table,
-    /// For people, with more columns.
-    Wide,
-    /// JSON.
-    Json,
-    /// YAML.
-    Yaml,
-    /// One path a line.
-    Name,
-}
+use super::Format;
 
 /// `list`
 #[derive(clap::Args)]
@@ -118,31 +71,4 @@ pub struct DeleteArgs {
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,
-}
-
-/// `init`
-#[derive(clap::Args)]
-pub struct InitArgs {
-    /// Do not ask
-    #[arg(long)]
-    pub yes: bool,
-    /// The file of the SO-PIN; made with a random one if it does not exist
-    #[arg(long, value_name = "FILE")]
-    pub so_pin_file: Option<PathBuf>,
-}
-
-/// `change-pin`
-#[derive(clap::Args)]
-pub struct ChangePinArgs {
-    /// The file that holds the new PIN
-    #[arg(long, value_name = "FILE")]
-    pub new_pin_file: PathBuf,
-}
-
-/// `doctor`
-#[derive(clap::Args)]
-pub struct DoctorArgs {
-    /// The form of the output
-    #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Format,
 }
