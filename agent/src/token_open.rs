@@ -34,7 +34,8 @@ pub fn worker(chosen: &Chosen) -> Result<WorkerToken, TokenError> {
     let worker = program().map_err(|e| {
         TokenError::new(ErrorClass::Module, "open", format!("our own program is not found: {e}"))
     })?;
-    let config = WorkerConfig { token, worker, deadlines: Deadlines::default(), pin_memory: None };
+    let config =
+        WorkerConfig { token, worker, deadlines: Deadlines::default(), pin_memory: None, opensc: None };
     WorkerToken::new(config)
 }
 

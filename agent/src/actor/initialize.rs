@@ -57,7 +57,10 @@ impl Actor {
                     "this agent serves the token with the label {label:?}; give that one"
                 )));
             }
-            TokenSelector::Only | TokenSelector::Slot(_) => {
+            TokenSelector::Only
+            | TokenSelector::Slot(_)
+            | TokenSelector::Serial(_)
+            | TokenSelector::Reader(_) => {
                 return Err(refused("this agent was not told a label (--token-label), so it makes no token"));
             }
         }

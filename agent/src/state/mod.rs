@@ -1,9 +1,13 @@
 //! What the agent keeps on the node across restarts: never a value, never a PIN.
 
+mod admission;
 mod configure;
 mod fence;
 mod file;
+mod tie;
 
+pub use admission::{Admission, Admissions, By, Decision};
 pub use configure::{ConfigureError, Configured};
 pub use fence::{FenceError, Fences};
 pub use file::{read_if_there, write_atomic};
+pub use tie::{Tie, usb_serial};

@@ -23,6 +23,8 @@
 mod catalog;
 mod error;
 pub mod format;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzzing;
 mod index;
 mod lock;
 mod outside;

@@ -8,14 +8,13 @@
 //! is left in it. One file belongs to one token, and one process writes it (whoever holds the token's lock).
 
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{ErrorClass, Pin, TokenError};
+use crate::{ErrorClass, Pin, TokenError, durable};
 
 const OPERATION: &str = "login";
 const FIRST_LINE: &str = "hsm-token pin memory 1";
@@ -118,10 +117,7 @@ impl PinMemory {
         self.entries.clear();
         match &self.path {
             None => Ok(()),
-            Some(path) => match fs::remove_file(path) {
-                Err(e) if e.kind() != ErrorKind::NotFound => Err(trouble("remove", path, &e.to_string())),
-                _ => Ok(()),
-            },
+            Some(path) => durable::remove(path).map_err(|e| trouble("remove", path, &e.to_string())),
         }
     }
 
@@ -147,25 +143,7 @@ impl PinMemory {
             };
             let _ = writeln!(text, "{word} {}", hex(digest));
         }
-        let mut new = path.clone().into_os_string();
-        new.push(".new");
-        let new = PathBuf::from(new);
-        let write = || {
-            // Left over by a crash; made anew, so that its mode is ours.
-            match fs::remove_file(&new) {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, path)?;
-            match path.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-                _ => Ok(()),
-            }
-        };
-        write().map_err(|e| trouble("write", path, &e.to_string()))
+        durable::replace(path, text.as_bytes()).map_err(|e| trouble("write", path, &e.to_string()))
     }
 }
 

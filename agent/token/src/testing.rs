@@ -84,6 +84,7 @@ impl SoftHsm {
             worker: self.worker.clone(),
             deadlines: Deadlines::default(),
             pin_memory: Some(self.dir.path().join("failed-pins")),
+            opensc: None,
         }
     }
 

@@ -127,8 +127,18 @@ pub use key::Fingerprint;
 #[cfg(test)]
 pub(crate) use key::StoreId;
 pub(crate) use key::{StoreKeys, WRAPPED_LEN, Wrapped, random_ephemeral, wrap};
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use object::parse as parse_body;
 pub(crate) use object::{ObjectId, SEALED_OVERHEAD, Sealed, SetId, open, seal};
 pub(crate) use wire::Malformed;
+
+/// A number of elements as it stands before them.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn encode_count(count: usize) -> zeroize::Zeroizing<Vec<u8>> {
+    let mut writer = wire::Writer::new();
+    writer.length(count);
+    writer.done()
+}
 
 /// Label of the identity object.
 pub const IDENTITY_LABEL: &str = "hsm.j5t.io/token";

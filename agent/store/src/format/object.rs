@@ -114,7 +114,8 @@ pub(crate) fn open(keys: &StoreKeys, id: ObjectId, value: &[u8]) -> Result<Seale
     Ok(Sealed { generation, replaces, entries })
 }
 
-fn parse(id: ObjectId, body: &[u8]) -> Result<(Vec<ObjectId>, Vec<Entry>), Malformed> {
+/// What a body holds: the ids that it replaces, and its entries.
+pub(crate) fn parse(id: ObjectId, body: &[u8]) -> Result<(Vec<ObjectId>, Vec<Entry>), Malformed> {
     let mut reader = Reader::new(body);
     let count = reader.count(8)?;
     let replaces = (0..count).map(|_| reader.array().map(ObjectId)).collect::<Result<Vec<_>, _>>()?;

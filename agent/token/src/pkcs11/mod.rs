@@ -34,11 +34,27 @@ use crate::{
 
 pub use init::{BlankSlot, init_software_token};
 pub use module::TokenSelector;
+pub(crate) use module::same_reader;
 
-/// Every token that a module shows, initialised or not (`true` for initialised). Loads and finalises the module.
-pub fn survey(module: &Path) -> Result<Vec<(TokenInfo, bool)>, TokenError> {
+/// One token that a module shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surveyed {
+    /// What the module says of it.
+    pub info: TokenInfo,
+    /// Whether it is initialised (CKF_TOKEN_INITIALIZED): has a label and an SO-PIN.
+    pub initialized: bool,
+}
+
+/// Every token that a module shows, initialised or not. Loads and finalises the module, so that it is for a process of
+/// its own: [`crate::worker::survey`].
+///
+/// On hardware, C_Initialize connects the card in every reader: where others hold one, this disturbs them or fails.
+pub fn survey(module: &Path) -> Result<Vec<Surveyed>, TokenError> {
     let tokens = Module::load(module, "survey")?.tokens("survey")?;
-    Ok(tokens.into_iter().map(|found| (found.info, found.initialized)).collect())
+    Ok(tokens
+        .into_iter()
+        .map(|found| Surveyed { info: found.info, initialized: found.initialized })
+        .collect())
 }
 
 /// Which token, through which module.
@@ -236,6 +252,34 @@ impl Token for Pkcs11Token {
             Ok(found) => Ok(found.info),
             Err(error) => Err(self.note(error)),
         }
+    }
+
+    /// One call, C_GetSessionInfo. Only after a bad answer C_GetSlotInfo is asked, to tell a token that went away from
+    /// one on which somebody started: OpenSC 0.23 answers that with an invalid handle, 0.27 with a public session.
+    fn still_there(&mut self) -> Result<(), TokenError> {
+        const OPERATION: &str = "still_there";
+        self.live(OPERATION)?;
+        let error = match self.session.get_session_info().map(|info| info.session_state()) {
+            Ok(SessionState::RwUser) => return Ok(()),
+            Ok(SessionState::RwPublic) if self.accepted.is_none() => return Ok(()),
+            Ok(_) => TokenError::new(
+                ErrorClass::SessionLost,
+                OPERATION,
+                "somebody started on this token and our login is gone; it is opened anew",
+            ),
+            Err(error) => token_error(OPERATION, &error),
+        };
+        let slot = self.module.context()?.get_slot_info(self.slot);
+        let error = if slot.is_ok_and(|slot| !slot.token_present()) {
+            TokenError {
+                class: ErrorClass::TokenAbsent,
+                message: "the token is not in its slot; plug it in".to_owned(),
+                ..error
+            }
+        } else {
+            error
+        };
+        Err(self.note(error))
     }
 
     fn login(&mut self, pin: &Pin) -> Result<(), TokenError> {

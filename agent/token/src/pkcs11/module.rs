@@ -1,5 +1,6 @@
 //! Loading a PKCS#11 module, and finding a token among its slots.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,25 @@ pub enum TokenSelector {
     Label(String),
     /// The token in the slot with this number.
     Slot(u64),
+    /// The token with this PKCS#11 serial, without the spaces around it. Unique on SoftHSM; the same on every Pico HSM.
+    Serial(String),
+    /// The token in the slot with this description, which for PC/SC is the reader's name, without the spaces around
+    /// it. On hardware nothing else tells two Pico HSMs apart. PKCS#11 shows the first 64 bytes of a name, so that of
+    /// a longer one only these are compared.
+    Reader(String),
+}
+
+/// CK_SLOT_INFO's description, in bytes.
+const DESCRIPTION_MAX: usize = 64;
+
+/// Whether both name one reader, as far as PKCS#11 shows its name.
+pub(crate) fn same_reader(one: &str, other: &str) -> bool {
+    fn shown(name: &str) -> Cow<'_, str> {
+        let name = name.trim().as_bytes();
+        String::from_utf8_lossy(&name[..name.len().min(DESCRIPTION_MAX)])
+    }
+    // A name that was cut may end in a blank, which goes by trimming again.
+    shown(one).trim_end() == shown(other).trim_end()
 }
 
 impl fmt::Display for TokenSelector {
@@ -29,6 +49,8 @@ impl fmt::Display for TokenSelector {
             Self::Only => f.write_str("the only token"),
             Self::Label(label) => write!(f, "token with label {label:?}"),
             Self::Slot(slot) => write!(f, "token in slot {slot}"),
+            Self::Serial(serial) => write!(f, "token with serial {serial:?}"),
+            Self::Reader(reader) => write!(f, "token in reader {reader:?}"),
         }
     }
 }
@@ -119,39 +141,65 @@ impl Module {
         })
     }
 
-    /// The token that is meant.
+    /// The token that is meant. One that gives no information does not stand in the way of another one, but where
+    /// none fits it may be the one that is meant: that is not "absent".
     pub(crate) fn select(
         &self,
         selector: &TokenSelector,
         operation: &'static str,
     ) -> Result<Found, TokenError> {
-        let mut there = self.tokens(operation)?;
-        let matching: Vec<usize> = there
-            .iter()
-            .enumerate()
-            .filter(|(_, found)| {
-                found.initialized
-                    && match selector {
-                        TokenSelector::Only => true,
-                        TokenSelector::Label(label) => found.info.label == *label,
-                        TokenSelector::Slot(slot) => found.info.slot == *slot,
-                    }
-            })
-            .map(|(index, _)| index)
-            .collect();
-        match matching.as_slice() {
-            [index] => Ok(there.swap_remove(*index)),
-            [] => Err(TokenError::new(
+        let slots = self.context()?.get_slots_with_token().map_err(|e| token_error(operation, &e))?;
+        let (mut there, mut silent) = (Vec::new(), Vec::new());
+        for slot in slots {
+            match self.look(slot, operation) {
+                Ok(found) => there.push(found),
+                Err(error) => silent.push((slot.id(), error)),
+            }
+        }
+        choose(there, silent, selector, &self.path, operation)
+    }
+}
+
+impl TokenSelector {
+    fn fits(&self, info: &TokenInfo) -> bool {
+        match self {
+            Self::Only => true,
+            Self::Label(label) => info.label == *label,
+            Self::Slot(slot) => info.slot == *slot,
+            Self::Serial(serial) => info.serial == serial.trim(),
+            Self::Reader(reader) => same_reader(&info.slot_description, reader),
+        }
+    }
+}
+
+/// The one token of these that is meant. `silent` are the slots whose token gave no information, and why.
+fn choose(
+    mut there: Vec<Found>,
+    silent: Vec<(u64, TokenError)>,
+    selector: &TokenSelector,
+    path: &Path,
+    operation: &'static str,
+) -> Result<Found, TokenError> {
+    let fits = |found: &Found| found.initialized && selector.fits(&found.info);
+    let matching: Vec<usize> =
+        there.iter().enumerate().filter(|(_, found)| fits(found)).map(|(index, _)| index).collect();
+    let shows = describe(&there, &silent);
+    match matching.as_slice() {
+        // Whether it is the only one, a token that says nothing leaves open.
+        [index] if silent.is_empty() || *selector != TokenSelector::Only => Ok(there.swap_remove(*index)),
+        [] | [_] => match silent.into_iter().next() {
+            Some((_, error)) => Err(TokenError { message: format!("{}; {shows}", error.message), ..error }),
+            None => Err(TokenError::new(
                 ErrorClass::TokenAbsent,
                 operation,
-                format!("no {selector} at {}; {}", self.path.display(), describe(&there)),
+                format!("no {selector} at {}; {shows}", path.display()),
             )),
-            _ => Err(TokenError::new(
-                ErrorClass::Invalid,
-                operation,
-                format!("more than one {selector}: name a label or a slot; {}", describe(&there)),
-            )),
-        }
+        },
+        _ => Err(TokenError::new(
+            ErrorClass::Invalid,
+            operation,
+            format!("more than one {selector}: name a label, a serial, a reader or a slot; {shows}"),
+        )),
     }
 }
 
@@ -166,20 +214,102 @@ impl Drop for Module {
 }
 
 /// What is there, for the person whose token was not found.
-fn describe(there: &[Found]) -> String {
-    if there.is_empty() {
-        return "it shows no token at all".to_owned();
+fn describe(there: &[Found], silent: &[(u64, TokenError)]) -> String {
+    let spoken = there.iter().map(|found| {
+        let TokenInfo { label, model, serial, slot_description, slot, .. } = &found.info;
+        if found.initialized {
+            format!("slot {slot}: {label:?} ({model}, serial {serial:?}, reader {slot_description:?})")
+        } else {
+            format!("slot {slot}: a token that is not initialised ({model}, reader {slot_description:?})")
+        }
+    });
+    let silent = silent.iter().map(|(slot, error)| {
+        format!(
+            "slot {slot}: a token that gives no information ({})",
+            error.code.as_deref().unwrap_or("failed")
+        )
+    });
+    let each: Vec<String> = spoken.chain(silent).collect();
+    if each.is_empty() {
+        "it shows no token at all".to_owned()
+    } else {
+        format!("it shows {}", each.join(", "))
     }
-    let each: Vec<String> = there
-        .iter()
-        .map(|found| {
-            let name = if found.initialized {
-                format!("{:?}", found.info.label)
-            } else {
-                "a token that is not initialised".to_owned()
-            };
-            format!("slot {}: {name} ({})", found.info.slot, found.info.model)
-        })
-        .collect();
-    format!("it shows {}", each.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(slot: u64, label: &str, serial: &str, reader: &str) -> Found {
+        Found {
+            slot: Slot::try_from(slot).unwrap(),
+            info: TokenInfo {
+                label: label.into(),
+                serial: serial.into(),
+                slot_description: reader.into(),
+                slot,
+                ..TokenInfo::default()
+            },
+            initialized: true,
+            lengths: PinLengths { shortest: 6, longest: 15 },
+        }
+    }
+
+    fn pick(selector: &TokenSelector, silent: &[u64]) -> Result<u64, TokenError> {
+        let there = vec![
+            found(0, "Pico-HSM", "ESPICOHSMTR", "Pico Key (A) 00 00"),
+            found(1, "Pico-HSM", "ESPICOHSMTR", "Pico Key (B) 01 00"),
+            found(2, "soft", "cafe", "SoftHSM slot ID 0x2"),
+        ];
+        let why = TokenError {
+            code: Some("CKR_DEVICE_ERROR".into()),
+            ..TokenError::new(ErrorClass::Module, "open", "no answer")
+        };
+        let silent = silent.iter().map(|slot| (*slot, why.clone())).collect();
+        choose(there, silent, selector, Path::new("/m.so"), "open").map(|found| found.info.slot)
+    }
+
+    #[test]
+    fn two_pico_hsms_are_told_apart_by_their_readers_alone() {
+        for selector in [
+            TokenSelector::Only,
+            TokenSelector::Label("Pico-HSM".into()),
+            TokenSelector::Serial("ESPICOHSMTR".into()),
+        ] {
+            let error = pick(&selector, &[]).unwrap_err();
+            assert_eq!(error.class, ErrorClass::Invalid);
+            for part in ["Pico Key (A) 00 00", "Pico Key (B) 01 00", "reader"] {
+                assert!(error.message.contains(part), "{error}");
+            }
+        }
+        assert_eq!(pick(&TokenSelector::Reader(" Pico Key (B) 01 00 ".into()), &[]).unwrap(), 1);
+        assert_eq!(pick(&TokenSelector::Serial("cafe".into()), &[]).unwrap(), 2);
+        for absent in ["Pico Key (B)", "pico key (B) 01 00", "Pico Key (C) 02 00", ""] {
+            let error = pick(&TokenSelector::Reader(absent.into()), &[]).unwrap_err();
+            assert_eq!(error.class, ErrorClass::TokenAbsent, "{absent}");
+        }
+    }
+
+    #[test]
+    fn a_token_that_says_nothing_is_not_absent() {
+        assert_eq!(pick(&TokenSelector::Serial("cafe".into()), &[3]).unwrap(), 2);
+        let error = pick(&TokenSelector::Serial("beef".into()), &[3]).unwrap_err();
+        assert_eq!((error.class, error.code.as_deref()), (ErrorClass::Module, Some("CKR_DEVICE_ERROR")));
+        assert!(error.message.contains("slot 3"), "{error}");
+        let alone = vec![found(2, "soft", "cafe", "r")];
+        let silent = vec![(3, TokenError::new(ErrorClass::Module, "open", "no answer"))];
+        let only = choose(alone, silent, &TokenSelector::Only, Path::new("/m.so"), "open");
+        assert_eq!(only.err().map(|e| e.class), Some(ErrorClass::Module));
+    }
+
+    #[test]
+    fn names_beyond_what_pkcs11_shows_are_compared_as_far_as_it_does() {
+        let long = format!("{} (serial) 00 00", "Pico Key".repeat(8));
+        assert!(same_reader(&long, &long[..64]));
+        assert!(!same_reader(&long, &long[..63]));
+        // A character cut in two.
+        let cut = format!("{}\u{e4} 00 00", "x".repeat(63));
+        assert!(same_reader(&cut, &String::from_utf8_lossy(&cut.as_bytes()[..64])));
+    }
 }

@@ -13,7 +13,7 @@ use super::messages::{
     Request, Response, Secret,
 };
 use crate::pin_memory::PinMemory;
-use crate::pkcs11::{BlankSlot, Pkcs11Token, init_software_token};
+use crate::pkcs11::{BlankSlot, Pkcs11Token, init_software_token, survey};
 use crate::{ErrorClass, ObjectHandle, Pin, Token, TokenError};
 
 /// The whole of `hsm-agent token-worker`: serves the socket that the parent passed as standard input, and ends when
@@ -141,13 +141,27 @@ impl Child {
                 Answer::Done(Nothing {})
             }
             Command::InitSoftwareToken(init) => self.init(init)?,
+            Command::StillThere(Nothing {}) => {
+                self.token()?.still_there()?;
+                Answer::Done(Nothing {})
+            }
+            Command::Survey(module) => {
+                self.alone("survey")?;
+                Answer::Survey(survey(&path_from(module))?.into())
+            }
         })
     }
 
-    fn open(&mut self, open: Open) -> Result<Answer, TokenError> {
+    /// A module is loaded once in a process.
+    fn alone(&self, operation: &'static str) -> Result<(), TokenError> {
         if self.token.is_some() {
-            return Err(TokenError::new(ErrorClass::Invalid, "open", "this worker has its token already"));
+            return Err(TokenError::new(ErrorClass::Invalid, operation, "this worker has its token already"));
         }
+        Ok(())
+    }
+
+    fn open(&mut self, open: Open) -> Result<Answer, TokenError> {
+        self.alone("open")?;
         let epoch = open.epoch;
         let mut token = Pkcs11Token::open(&open.into_config(), epoch)?;
         let software = token.info()?.software;
@@ -156,9 +170,7 @@ impl Child {
     }
 
     fn init(&mut self, init: InitSoftwareToken) -> Result<Answer, TokenError> {
-        if self.token.is_some() {
-            return Err(TokenError::new(ErrorClass::Invalid, "init_software_token", "a token is open"));
-        }
+        self.alone("init_software_token")?;
         let slot = init.slot.map_or(BlankSlot::First, BlankSlot::Number);
         let (so_pin, pin) = (pin(init.so_pin)?, pin(init.pin)?);
         let info = init_software_token(&path_from(init.module), slot, &init.label, &so_pin, &pin)?;
@@ -196,5 +208,7 @@ fn name(command: &Command) -> &'static str {
         Command::Derive(_) => "derive",
         Command::ChangePin(_) => "change_pin",
         Command::InitSoftwareToken(_) => "init_software_token",
+        Command::StillThere(_) => "still_there",
+        Command::Survey(_) => "survey",
     }
 }

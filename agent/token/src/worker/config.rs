@@ -6,6 +6,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::opensc_conf::OpenscSettings;
+
 /// The program that runs [`super::run_child`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct WorkerProgram {
@@ -84,16 +86,20 @@ pub struct WorkerConfig {
     /// Where PINs that failed are remembered; one file for each token, in a directory that exists and that only we
     /// can write. `None`: only while the worker lives, so that a restart could try a wrong PIN again.
     pub pin_memory: Option<PathBuf>,
+    /// What OpenSC is told; the file is written anew for each epoch. `None`: OpenSC's own configuration is used.
+    pub opensc: Option<OpenscSettings>,
 }
 
 impl WorkerConfig {
-    /// The defaults: our own executable, the deadlines of [`Deadlines::default`], no memory of failed PINs.
+    /// The defaults: our own executable, the deadlines of [`Deadlines::default`], no memory of failed PINs, no
+    /// opensc.conf.
     pub fn new(token: crate::pkcs11::Pkcs11Config) -> io::Result<Self> {
         Ok(Self {
             token,
             worker: WorkerProgram::current_exe()?,
             deadlines: Deadlines::default(),
             pin_memory: None,
+            opensc: None,
         })
     }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::messages::{Failure, Info, Listing, Object, Open, PinText, Secret};
-use crate::pkcs11::{Pkcs11Config, TokenSelector};
+use super::messages::{Failure, Info, Listing, Object, Open, PinText, Secret, Seen, Survey};
+use crate::pkcs11::{Pkcs11Config, Surveyed, TokenSelector};
 use crate::{
     ErrorClass, ObjectHandle, ObjectInfo, Pin, PinFlags, TokenError, TokenInfo, TokenListing, Visibility,
 };
@@ -93,21 +93,43 @@ pub(crate) fn path_from(bytes: Vec<u8>) -> PathBuf {
 
 impl Open {
     pub(crate) fn new(config: &Pkcs11Config, epoch: u64) -> Self {
-        let (label, slot) = match &config.token {
-            TokenSelector::Only => (None, None),
-            TokenSelector::Label(label) => (Some(label.clone()), None),
-            TokenSelector::Slot(slot) => (None, Some(*slot)),
-        };
-        Self { module: path_bytes(&config.module), label, slot, epoch }
+        let mut open = Self { module: path_bytes(&config.module), epoch, ..Self::default() };
+        match config.token.clone() {
+            TokenSelector::Only => {}
+            TokenSelector::Label(label) => open.label = Some(label),
+            TokenSelector::Slot(slot) => open.slot = Some(slot),
+            TokenSelector::Serial(serial) => open.serial = Some(serial),
+            TokenSelector::Reader(reader) => open.reader = Some(reader),
+        }
+        open
     }
 
     pub(crate) fn into_config(self) -> Pkcs11Config {
-        let token = match (self.label, self.slot) {
-            (Some(label), _) => TokenSelector::Label(label),
-            (None, Some(slot)) => TokenSelector::Slot(slot),
-            (None, None) => TokenSelector::Only,
-        };
+        let selectors = [
+            self.label.map(TokenSelector::Label),
+            self.slot.map(TokenSelector::Slot),
+            self.serial.map(TokenSelector::Serial),
+            self.reader.map(TokenSelector::Reader),
+        ];
+        let token = selectors.into_iter().flatten().next().unwrap_or(TokenSelector::Only);
         Pkcs11Config { module: path_from(self.module), token }
+    }
+}
+
+impl From<Vec<Surveyed>> for Survey {
+    fn from(tokens: Vec<Surveyed>) -> Self {
+        let seen = |token: Surveyed| Seen { info: Some(token.info.into()), initialized: token.initialized };
+        Self { tokens: tokens.into_iter().map(seen).collect() }
+    }
+}
+
+impl From<Survey> for Vec<Surveyed> {
+    fn from(survey: Survey) -> Self {
+        let token = |seen: Seen| Surveyed {
+            info: seen.info.unwrap_or_default().into(),
+            initialized: seen.initialized,
+        };
+        survey.tokens.into_iter().map(token).collect()
     }
 }
 
@@ -196,7 +218,13 @@ mod tests {
 
     #[test]
     fn selectors_survive_the_wire() {
-        for token in [TokenSelector::Only, TokenSelector::Label("a b".into()), TokenSelector::Slot(7)] {
+        for token in [
+            TokenSelector::Only,
+            TokenSelector::Label("a b".into()),
+            TokenSelector::Slot(7),
+            TokenSelector::Serial("ESPICOHSMTR".into()),
+            TokenSelector::Reader("Pico Key 00 00".into()),
+        ] {
             let config = Pkcs11Config { module: "/m.so".into(), token };
             assert_eq!(Open::new(&config, 3).into_config(), config);
         }

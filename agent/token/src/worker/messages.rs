@@ -6,7 +6,7 @@
 use zeroize::Zeroize as _;
 
 /// Counts up with every change to the messages.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// One command.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -18,7 +18,7 @@ pub(crate) struct Request {
     /// The id that the call has in all logs; may be empty.
     #[prost(string, tag = "2")]
     pub(crate) call: String,
-    #[prost(oneof = "Command", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24")]
+    #[prost(oneof = "Command", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26")]
     pub(crate) command: Option<Command>,
 }
 
@@ -55,6 +55,11 @@ pub(crate) enum Command {
     ChangePin(ChangePin),
     #[prost(message, tag = "24")]
     InitSoftwareToken(InitSoftwareToken),
+    #[prost(message, tag = "25")]
+    StillThere(Nothing),
+    /// The module's path, as the bytes that the system uses.
+    #[prost(bytes, tag = "26")]
+    Survey(Vec<u8>),
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -67,7 +72,7 @@ pub(crate) struct Open {
     /// The module's path, as the bytes that the system uses.
     #[prost(bytes = "vec", tag = "1")]
     pub(crate) module: Vec<u8>,
-    /// Select by label; neither label nor slot: the only token.
+    /// Select by label; by none of these: the only token.
     #[prost(string, optional, tag = "2")]
     pub(crate) label: Option<String>,
     /// Select by slot number.
@@ -76,6 +81,12 @@ pub(crate) struct Open {
     /// The number of the epoch that begins.
     #[prost(uint64, tag = "4")]
     pub(crate) epoch: u64,
+    /// Select by serial.
+    #[prost(string, optional, tag = "5")]
+    pub(crate) serial: Option<String>,
+    /// Select by reader.
+    #[prost(string, optional, tag = "6")]
+    pub(crate) reader: Option<String>,
 }
 
 /// A PIN; wiped when dropped.
@@ -175,7 +186,7 @@ pub(crate) struct Response {
     /// How many PIN tries this command sent to the token.
     #[prost(uint64, tag = "3")]
     pub(crate) logins: u64,
-    #[prost(oneof = "Answer", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18")]
+    #[prost(oneof = "Answer", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
     pub(crate) answer: Option<Answer>,
 }
 
@@ -201,6 +212,8 @@ pub(crate) enum Answer {
     Point(Point),
     #[prost(message, tag = "18")]
     Done(Nothing),
+    #[prost(message, tag = "19")]
+    Survey(Survey),
 }
 
 /// A [`crate::TokenError`]; its operation is known to the one who asked.
@@ -253,6 +266,22 @@ pub(crate) struct Info {
     pub(crate) initialized: bool,
     #[prost(bool, tag = "12")]
     pub(crate) software: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(crate) struct Survey {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) tokens: Vec<Seen>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(crate) struct Seen {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) info: Option<Info>,
+    #[prost(bool, tag = "2")]
+    pub(crate) initialized: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -9,16 +9,20 @@ mod child;
 mod config;
 mod convert;
 mod frame;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzzing;
 mod hardening;
-mod init;
 mod keeper;
 mod messages;
+mod one_shot;
+mod opensc_conf;
 mod process;
 mod token;
 
 pub use child::{run_child, serve};
 pub use config::{Deadlines, WorkerConfig, WorkerProgram};
-pub use init::init_software_token;
+pub use one_shot::{init_software_token, survey};
+pub use opensc_conf::OpenscSettings;
 pub use token::WorkerToken;
 
 /// The most random bytes that one call gives.

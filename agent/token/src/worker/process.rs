@@ -25,6 +25,8 @@ impl Process {
         let (ours, theirs) = UnixStream::pair()?;
         let child = Command::new(&program.program)
             .args(&program.args)
+            // With it OpenSC writes every APDU, and so the PIN, to our log.
+            .env_remove("OPENSC_DEBUG")
             .envs(program.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())

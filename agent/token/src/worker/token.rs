@@ -1,5 +1,6 @@
 //! [`WorkerToken`]: the port, with a child process behind it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
@@ -12,7 +13,12 @@ use super::config::WorkerConfig;
 use super::convert::path_bytes;
 use super::keeper::{Keeper, Order, Outcome, Shared, Task};
 use super::messages::{Answer, ChangePin, Command, Create, Derive, Login, Nothing, Secret};
+use super::opensc_conf::{OpenscConf, OpenscSettings};
+use crate::pkcs11::TokenSelector;
 use crate::{ErrorClass, Limits, ObjectHandle, Pin, Token, TokenError, TokenInfo, TokenListing, Visibility};
+
+/// The variable by which OpenSC finds its configuration.
+const OPENSC_CONF: &str = "OPENSC_CONF";
 
 /// A token that is reached through a worker process, so that a module that hangs or crashes costs one epoch, never
 /// the agent.
@@ -33,6 +39,8 @@ pub struct WorkerToken {
     next_number: u64,
     /// The order whose caller has left before its outcome came.
     pending: Option<u64>,
+    /// The present opensc.conf, where there is one.
+    opensc: Option<OpenscConf>,
 }
 
 impl WorkerToken {
@@ -60,6 +68,7 @@ impl WorkerToken {
             request_id: String::new(),
             next_number: 1,
             pending: None,
+            opensc: None,
         })
     }
 
@@ -94,8 +103,19 @@ impl WorkerToken {
         self.config.worker.env = env;
     }
 
+    /// Replaces what OpenSC is told, from the next epoch on (the readers of this node change as tokens come and go).
+    pub fn set_opensc(&mut self, settings: Option<OpenscSettings>) {
+        self.config.opensc = settings;
+    }
+
+    /// Replaces which token is meant, from the next epoch on (a token that was plugged into another port has another
+    /// reader).
+    pub fn set_selector(&mut self, token: TokenSelector) {
+        self.config.token.token = token;
+    }
+
     /// Where failed PINs are remembered from the next try on; the token's own file, once it is known which token it is.
-    pub fn set_pin_memory(&mut self, path: Option<std::path::PathBuf>) {
+    pub fn set_pin_memory(&mut self, path: Option<PathBuf>) {
         self.config.pin_memory = path;
     }
 
@@ -125,9 +145,32 @@ impl WorkerToken {
         self.config.pin_memory.as_deref().map(path_bytes).unwrap_or_default()
     }
 
+    /// The file for the epoch that begins, if there are settings for it.
+    fn write_opensc_conf(&mut self) -> Result<Option<PathBuf>, TokenError> {
+        let Some(settings) = &self.config.opensc else {
+            self.opensc = None;
+            return Ok(None);
+        };
+        if self.opensc.is_none() && std::env::var_os(OPENSC_CONF).is_some() {
+            tracing::info!(
+                "OPENSC_CONF of the environment is not used for token workers: each has a configuration of its own."
+            );
+        }
+        if self.opensc.as_ref().is_some_and(|conf| conf.path().parent() != Some(&settings.dir)) {
+            self.opensc = None;
+        }
+        let conf = self.opensc.get_or_insert_with(|| OpenscConf::new(&settings.dir));
+        conf.write(settings, &self.config.token.token)?;
+        Ok(Some(conf.path().to_owned()))
+    }
+
     fn start(&mut self, operation: &'static str) -> Result<(), TokenError> {
-        let task =
-            Task::Start { worker: self.config.worker.clone(), token: Box::new(self.config.token.clone()) };
+        let mut worker = self.config.worker.clone();
+        if let Some(path) = self.write_opensc_conf()? {
+            // OPENSC_DRIVER would win over the file's card_drivers.
+            worker = worker.with_env(OPENSC_CONF, path).with_env("OPENSC_DRIVER", "sc-hsm");
+        }
+        let task = Task::Start { worker, token: Box::new(self.config.token.clone()) };
         match self.order(task, operation, self.config.deadlines.open)? {
             Answer::Opened(_) => Ok(()),
             _ => Err(unexpected(operation)),
@@ -144,11 +187,7 @@ impl WorkerToken {
         if !self.is_open() {
             let first = self.epoch() == 0;
             if !first && !matches!(command, Command::Info(_) | Command::Login(_)) {
-                return Err(TokenError::new(
-                    ErrorClass::SessionLost,
-                    operation,
-                    "the session has ended; nothing was sent, the token has to be opened anew",
-                ));
+                return Err(ended(operation));
             }
             self.start(operation)?;
         }
@@ -256,6 +295,14 @@ impl Token for WorkerToken {
         }
     }
 
+    /// Starts no epoch: without one it is `SessionLost`.
+    fn still_there(&mut self) -> Result<(), TokenError> {
+        if !self.is_open() {
+            return Err(ended("still_there"));
+        }
+        self.done(Command::StillThere(Nothing {}), "still_there", self.config.deadlines.read)
+    }
+
     fn login(&mut self, pin: &Pin) -> Result<(), TokenError> {
         let command = Command::Login(Login { pin: Some(pin.into()), memory: self.memory() });
         self.done(command, "login", self.config.deadlines.read)
@@ -334,6 +381,14 @@ impl Drop for WorkerToken {
             let _ = keeper.join();
         }
     }
+}
+
+fn ended(operation: &'static str) -> TokenError {
+    TokenError::new(
+        ErrorClass::SessionLost,
+        operation,
+        "the session has ended; nothing was sent, the token has to be opened anew",
+    )
 }
 
 fn unexpected(operation: &'static str) -> TokenError {

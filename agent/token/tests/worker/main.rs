@@ -19,6 +19,7 @@ mod pins;
 mod port;
 mod processes;
 mod races;
+mod selecting;
 
 const LABEL: &str = "test";
 const PIN: &str = "canary-pin-4711";

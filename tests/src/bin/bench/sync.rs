@@ -4,8 +4,6 @@
 //! client at the best of several concurrencies. Writes are counted by the API server's own metrics, token operations by
 //! the agent's, memory by the kernel (VmHWM).
 
-#![allow(clippy::print_stdout, reason = "it prints figures")]
-
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -20,17 +18,7 @@ use serde_json::json;
 
 const VALUE: &str = "a password of usual length";
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let what = arguments.next().unwrap_or_default();
-    let count: usize = arguments.next().map_or(Ok(300), |n| n.parse()).context("the number of HSMSecrets")?;
-    anyhow::ensure!(what == "sync", "usage: hack/bench sync [N]");
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    sync(count).await
-}
-
-async fn sync(count: usize) -> Result<()> {
+pub(crate) async fn sync(count: usize) -> Result<()> {
     let mut world = World::start(1)?;
     world.kill_controller();
     let client = client(&world).await?;
