@@ -52,16 +52,16 @@ impl Bed {
 
     /// The token that the environment names, as for `hsm-agent token`.
     fn yours(token_id: &str) -> Self {
-        let wanted = |name: &str| {
-            std::env::var(name).unwrap_or_else(|_| panic!("set {name}, as for hsm-agent token"))
-        };
+        let wanted =
+            |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("set {name}, as for hsm-agent token"));
         let token = match (std::env::var("HSM_TOKEN_LABEL"), std::env::var("HSM_READER")) {
             (_, Ok(reader)) => TokenSelector::Reader(reader),
             (Ok(label), Err(_)) => TokenSelector::Label(label),
             (Err(_), Err(_)) => TokenSelector::Only,
         };
         let runtime = std::env::temp_dir();
-        let mut config = WorkerConfig::new(Pkcs11Config { module: wanted("HSM_MODULE").into(), token }).unwrap();
+        let mut config =
+            WorkerConfig::new(Pkcs11Config { module: wanted("HSM_MODULE").into(), token }).unwrap();
         config.worker = program();
         // Of its own, and kept: a PIN that was wrong is not tried again by the next run.
         config.pin_memory = Some(runtime.join(format!("hsm-hardware-test-{token_id}.failed-pins")));
@@ -101,8 +101,7 @@ impl Bed {
     }
 
     fn put(&self, store: &mut Store<WorkerToken>, name: &str, pairs: &[(&str, &[u8])]) {
-        let data =
-            pairs.iter().map(|(k, v)| (Key::new(*k).unwrap(), Value::new(v.to_vec()))).collect();
+        let data = pairs.iter().map(|(k, v)| (Key::new(*k).unwrap(), Value::new(v.to_vec()))).collect();
         let request = PutRequest {
             path: self.path(name),
             expect: Expect::Any,

@@ -5,12 +5,12 @@ use std::path::Path;
 use super::args::ChangePinArgs;
 use super::output::{remark, say};
 use super::pin_file::warn_if_short;
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, find};
 use crate::actor::PinSource;
 use crate::config::SelectArgs;
 
 pub(super) fn change_pin(select: &SelectArgs, args: &ChangePinArgs) -> Outcome {
-    let chosen = select.choose()?;
+    let chosen = find::chosen(select)?;
     let new = PinSource::new(Some(args.new_pin_file.clone())).current().map_err(Failure::Other)?;
     warn_if_short(&new);
     let old = super::session::pin(&chosen)?;

@@ -5,14 +5,14 @@ use hsm_token::{PinFlags, TokenInfo};
 use hsm_types::Presence;
 use serde_json::{Map, Value as Json};
 
-use super::Outcome;
 use super::args::{Format, InfoArgs};
 use super::output::{document, say};
 use super::session::connect;
+use super::{Outcome, find};
 use crate::config::SelectArgs;
 
 pub(super) fn info(select: &SelectArgs, args: &InfoArgs) -> Outcome {
-    let chosen = select.choose()?;
+    let chosen = find::chosen(select)?;
     let (mut worker, info) = connect(&chosen)?;
     let identity = identify(&mut worker)?;
     facts(args.output, &described(&info, &identity))

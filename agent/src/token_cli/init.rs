@@ -9,17 +9,18 @@ use hsm_token::worker::init_software_token;
 use hsm_token::{ErrorClass, Pin, TokenError};
 
 use super::args::InitArgs;
-use super::output::{confirm, remark, say, terminal};
+use super::output::{agree, remark, say, terminal};
 use super::pin_file::{pin_or_new, warn_if_short};
 use super::session::{log_in, open_store, options};
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, find};
 use crate::config::{Chosen, SelectArgs};
 use crate::random;
+use crate::state::{Admissions, By, Tie};
 
 const INIT: Duration = Duration::from_mins(2);
 
 pub(super) fn init(select: &SelectArgs, args: &InitArgs) -> Outcome {
-    let chosen = select.choose()?;
+    let chosen = find::chosen(select)?;
     let Some(pin_file) = &chosen.pin_file else {
         return Err(Failure::Usage(
             "init needs --pin-file FILE (HSM_PIN_FILE): it holds the PIN, or gets a random one".to_owned(),
@@ -38,19 +39,12 @@ pub(super) fn init(select: &SelectArgs, args: &InitArgs) -> Outcome {
             ));
         }
     };
-    if !args.yes {
-        let question = if there {
-            "Make a store on this token?".to_owned()
-        } else {
-            format!("Make a software token with the label {label:?}?")
-        };
-        if !terminal() {
-            return Err(Failure::Usage("nobody can be asked here; add --yes".to_owned()));
-        }
-        if !confirm(&question)? {
-            return Err(Failure::Other("nothing was changed".to_owned()));
-        }
-    }
+    let question = if there {
+        "Make a store on this token?".to_owned()
+    } else {
+        format!("Make a software token with the label {label:?}?")
+    };
+    agree(&question, args.yes)?;
     if !there {
         make_token(&chosen, args, pin_file, &label)?;
     }
@@ -120,6 +114,14 @@ fn make_store(chosen: &Chosen) -> Outcome {
             "the token does not give back the identity that was written; do not use it".to_owned(),
         ));
     }
+    // Who makes a token's store has decided that it takes part here.
+    let fingerprint = identity.fingerprint.to_string();
+    Admissions::load(&chosen.state_dir)?.admit(
+        identity.token_id,
+        Some(&fingerprint),
+        Tie::of(&info),
+        By::Person,
+    )?;
     say(&format!("token {} initialised", identity.token_id));
     say(&format!("label {}", info.label));
     say(&format!("fingerprint {}", identity.fingerprint));

@@ -2,12 +2,14 @@
 //!
 //! It opens the token through a worker of its own and writes under the same lock as the agent.
 
+mod admit;
 mod args;
 mod change_pin;
 mod completion;
 mod doctor;
 mod edit;
 mod export;
+mod find;
 mod get;
 mod import;
 mod info;
@@ -50,6 +52,30 @@ enum Failure {
 }
 
 type Outcome = Result<(), Failure>;
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::NotFound(_) => 3,
+            Self::Op(error) => error.exit_code(),
+            Self::Conflict(_) => 4,
+            Self::Partial(_) => 5,
+            Self::Other(_) => 1,
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::Op(error) => error.to_string(),
+            Self::Usage(message)
+            | Self::NotFound(message)
+            | Self::Conflict(message)
+            | Self::Partial(message)
+            | Self::Other(message) => message.clone(),
+        }
+    }
+}
 
 impl From<OpError> for Failure {
     fn from(error: OpError) -> Self {
@@ -100,6 +126,8 @@ pub fn main(args: &TokenArgs) -> ExitCode {
         Verb::Get(verb) => again(|| get::get(&args.select, verb)),
         Verb::Info(verb) => again(|| info::info(&args.select, verb)),
         Verb::Doctor(verb) => again(|| doctor::doctor(&args.select, verb)),
+        Verb::Admit(verb) => admit::admit(&args.select, verb),
+        Verb::Forget(verb) => admit::forget(&args.select, verb),
         Verb::Export(verb) => export::export(&args.select, verb),
         Verb::Import(verb) => import::import(&args.select, verb),
         Verb::Put(verb) => edit::put(&args.select, verb),
@@ -107,15 +135,9 @@ pub fn main(args: &TokenArgs) -> ExitCode {
         Verb::Init(verb) => init::init(&args.select, verb),
         Verb::ChangePin(verb) => change_pin::change_pin(&args.select, verb),
     };
-    let (message, code) = match outcome {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Usage(message)) => (message, 2),
-        Err(Failure::NotFound(message)) => (message, 3),
-        Err(Failure::Op(error)) => (error.to_string(), error.exit_code()),
-        Err(Failure::Conflict(message)) => (message, 4),
-        Err(Failure::Partial(message)) => (message, 5),
-        Err(Failure::Other(message)) => (message, 1),
+    let Err(failure) = outcome else {
+        return ExitCode::SUCCESS;
     };
-    complain(&message);
-    ExitCode::from(code)
+    complain(&failure.message());
+    ExitCode::from(failure.exit_code())
 }

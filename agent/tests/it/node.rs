@@ -79,6 +79,18 @@ impl Node {
         child.wait_with_output().unwrap()
     }
 
+    /// The same without a label, so that a flag names the token.
+    pub fn token_without_label(&self, args: &[&str]) -> Output {
+        self.program().env_remove("HSM_TOKEN_LABEL").arg("token").args(args).output().unwrap()
+    }
+
+    /// `hsm-agent …`, which must succeed; its stdout.
+    pub fn agent(&self, args: &[&str]) -> String {
+        let output = self.program().args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// The same, which must succeed; its stdout.
     pub fn ok(&self, args: &[&str]) -> String {
         self.ok_with(args, b"")

@@ -5,7 +5,7 @@ mod token;
 mod transfer;
 
 pub(super) use records::{DeleteArgs, GetArgs, ListArgs, PutArgs};
-pub(super) use token::{ChangePinArgs, DoctorArgs, InfoArgs, InitArgs};
+pub(super) use token::{AdmitArgs, ChangePinArgs, DoctorArgs, ForgetArgs, InfoArgs, InitArgs};
 pub(super) use transfer::{ExportArgs, ImportArgs, LockArgs, UnlockArgs};
 
 use crate::config::SelectArgs;
@@ -42,6 +42,10 @@ pub enum Verb {
     ChangePin(ChangePinArgs),
     /// Say what the token is, without a PIN
     Info(InfoArgs),
+    /// Let the token take part on this machine: it is known by its identity, its device and its store key
+    Admit(AdmitArgs),
+    /// Forget a lost token, or that a record was deleted
+    Forget(ForgetArgs),
     /// Say how the token and its records are
     Doctor(DoctorArgs),
 }

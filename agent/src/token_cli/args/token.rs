@@ -38,3 +38,28 @@ pub struct DoctorArgs {
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
 }
+
+/// `admit`
+#[derive(clap::Args)]
+pub struct AdmitArgs {
+    /// Pin this store key (32 hexadecimal digits, as doctor prints it) before the token is ever given its PIN
+    #[arg(long, value_name = "HEX")]
+    pub fingerprint: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `forget`
+#[derive(clap::Args)]
+pub struct ForgetArgs {
+    /// A lost token: it is given no PIN any more, and is in quarantine when it returns
+    #[arg(value_name = "TOKEN_ID", required_unless_present = "tombstone", conflicts_with = "tombstone")]
+    pub token: Option<String>,
+    /// Forget that this record was deleted: a copy on a token that was away could then come back
+    #[arg(long, value_name = "PATH")]
+    pub tombstone: Option<String>,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}

@@ -12,7 +12,7 @@ use hsm_store::{Index, Replica};
 use hsm_types::{Incarnation, Presence, RecordPath, Revision, Tombstone};
 
 use super::args::{ImportArgs, UnlockArgs};
-use super::output::{confirm, terminal};
+use super::output::agree;
 use super::session::{again, open};
 use super::{Failure, Outcome};
 use crate::config::SelectArgs;
@@ -87,21 +87,15 @@ impl<'a> Import<'a> {
 
     /// Asks before anything that lives on the token is deleted.
     fn ask(&self, args: &ImportArgs) -> Outcome {
-        if self.deleted.is_empty() || args.yes {
+        if self.deleted.is_empty() {
             return Ok(());
         }
         let paths: Vec<&str> = self.deleted.iter().map(RecordPath::as_str).collect();
-        let what = format!("{} record(s) that the file says were deleted: {}", paths.len(), paths.join(", "));
-        if !terminal() {
-            return Err(Failure::Usage(format!(
-                "the import would delete {what}; nobody can be asked here, so add --yes if that is meant"
-            )));
-        }
-        if confirm(&format!("Delete {what}?"))? {
-            Ok(())
-        } else {
-            Err(Failure::Other("nothing was changed".to_owned()))
-        }
+        let count = paths.len();
+        agree(
+            &format!("Delete {count} record(s) that the file says were deleted: {}?", paths.join(", ")),
+            args.yes,
+        )
     }
 
     /// The living versions in the file, each with its place.

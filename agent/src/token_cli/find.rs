@@ -1,0 +1,115 @@
+//! Which of a module's tokens is meant, and who holds one that is not seen.
+
+use std::path::Path;
+use std::time::Duration;
+
+use hsm_store::identify;
+use hsm_token::pkcs11::TokenSelector;
+use hsm_token::worker::survey;
+use hsm_token::{ErrorClass, TokenError};
+use hsm_types::{Presence, TokenId};
+
+use super::Failure;
+use super::session::reopened;
+use crate::config::{Chosen, SelectArgs};
+use crate::token_open::{prepare, program};
+
+/// How long a module may take to show its tokens.
+const SURVEY: Duration = Duration::from_mins(1);
+
+/// The selection, narrowed to one token where only its TokenId is named.
+pub(super) fn chosen(select: &SelectArgs) -> Result<Chosen, Failure> {
+    let chosen = select.choose()?;
+    match (&chosen.token, chosen.token_id) {
+        (TokenSelector::Only, Some(id)) => with_id(chosen, id),
+        _ => Ok(chosen),
+    }
+}
+
+/// Looks at the public identity of every token that the module shows.
+fn with_id(chosen: Chosen, id: TokenId) -> Result<Chosen, Failure> {
+    prepare(&chosen)?;
+    let seen = survey(&program()?, SURVEY, &chosen.module).map_err(|error| held(&chosen, error))?;
+    let selectors: Vec<TokenSelector> = seen
+        .into_iter()
+        .filter(|token| token.initialized)
+        .map(|token| match token.info.software {
+            true => TokenSelector::Serial(token.info.serial),
+            false => TokenSelector::Reader(token.info.slot_description),
+        })
+        .collect();
+    if selectors.len() < 2 {
+        return Ok(chosen);
+    }
+    let mut found = Vec::new();
+    let mut unknown = Vec::new();
+    for selector in selectors {
+        let one = Chosen { token: selector, token_id: None, ..chosen.clone() };
+        let identity = reopened(&one).and_then(|(mut worker, _)| Ok(identify(&mut worker)?));
+        match identity {
+            Ok(Presence::Present(seen)) if seen == id => {
+                found.push(Chosen { token_id: Some(id), ..one });
+            }
+            Ok(Presence::Present(_) | Presence::Absent) => {}
+            Ok(Presence::Unknown(why)) => unknown.push(format!("{}: {why}", one.token)),
+            Err(failure) => unknown.push(format!("{}: {}", one.token, failure.message())),
+        }
+    }
+    match found.len() {
+        1 => found.pop().ok_or_else(|| Failure::Other("no token".to_owned())),
+        0 if unknown.is_empty() => {
+            Err(Failure::Other(format!("none of the module's tokens is {id} (--token-id)")))
+        }
+        0 => Err(Failure::Other(format!(
+            "no token that could be looked at is {id} (--token-id); of others nothing is known: {}",
+            unknown.join("; ")
+        ))),
+        several => Err(Failure::Other(format!(
+            "{several} tokens say that they are {id}: only one can be; unplug the others, or name one with --reader"
+        ))),
+    }
+}
+
+/// A token that is not seen may be held by the agent, which connects to it exclusively: then that is said.
+pub(super) fn held(chosen: &Chosen, error: TokenError) -> Failure {
+    let absent = matches!(error.class, ErrorClass::TokenAbsent | ErrorClass::Unreachable);
+    match holder(&chosen.runtime_dir, std::process::id()) {
+        Some(agent) if absent => Failure::Other(format!(
+            "{error}. The agent on this machine (process {agent}) holds tokens exclusively, and this one may be among \
+             them: ask it (kubectl hsm), or stop it for as long as you work on the token"
+        )),
+        _ => error.into(),
+    }
+}
+
+/// The process whose OpenSC configuration lies in the runtime folder: it takes its token for itself.
+fn holder(runtime_dir: &Path, own: u32) -> Option<u32> {
+    let entries = std::fs::read_dir(runtime_dir).ok()?;
+    let process = |entry: std::io::Result<std::fs::DirEntry>| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        let (pid, _) = name.strip_prefix("opensc-")?.strip_suffix(".conf")?.split_once('-')?;
+        let pid: u32 = pid.parse().ok()?;
+        let lives = Path::new("/proc").join(pid.to_string()).exists();
+        (pid != own && lives).then_some(pid)
+    };
+    entries.into_iter().find_map(process)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_is_a_living_process_other_than_this() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = std::process::id();
+        assert_eq!(holder(dir.path(), own), None);
+        for name in
+            ["token-1.lock", "opensc-x-1.conf", "opensc-4194305-0.conf", &format!("opensc-{own}-0.conf")]
+        {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert_eq!(holder(dir.path(), own), None, "gone, and ourselves");
+        assert_eq!(holder(dir.path(), own + 1), Some(own));
+    }
+}
