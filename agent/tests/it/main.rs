@@ -5,6 +5,7 @@
 
 mod cli;
 mod cli_export;
+mod cli_killed;
 mod node;
 mod pki;
 mod serve;

@@ -79,6 +79,18 @@ impl Node {
         child.wait_with_output().unwrap()
     }
 
+    /// `hsm-agent token …`, started; its output goes nowhere.
+    pub fn start(&self, args: &[&str]) -> Child {
+        self.program()
+            .arg("token")
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
     /// The same without a label, so that a flag names the token.
     pub fn token_without_label(&self, args: &[&str]) -> Output {
         self.program().env_remove("HSM_TOKEN_LABEL").arg("token").args(args).output().unwrap()
