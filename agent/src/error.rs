@@ -140,7 +140,7 @@ impl From<&StoreError> for OpError {
                 (Kind::Conflict, Some(Reason::ConflictPending))
             }
             StoreError::Deleted(_) => (Kind::Conflict, Some(Reason::PathNotFound)),
-            StoreError::TokenFull { .. } => (Kind::Full, Some(Reason::TokenFull)),
+            StoreError::TokenFull { .. } | StoreError::NoMarker(_) => (Kind::Full, Some(Reason::TokenFull)),
             StoreError::ValueTooLarge { .. } => (Kind::Invalid, Some(Reason::ValueTooLarge)),
             StoreError::Invalid(_) => (Kind::Invalid, None),
             StoreError::NoIdentity | StoreError::NotBlank(_) => (Kind::Refused, None),

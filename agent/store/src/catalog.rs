@@ -16,6 +16,8 @@ pub(crate) struct Known {
     pub(crate) generation: u64,
     pub(crate) replaces: Vec<ObjectId>,
     pub(crate) items: Vec<Item>,
+    /// How many bytes each item takes in a page; 0 for what is never moved to one.
+    pub(crate) lengths: Vec<usize>,
 }
 
 /// An entry without its values.
@@ -52,6 +54,8 @@ pub(crate) type Assemblies = BTreeMap<SetId, Assembly>;
 pub(crate) struct Catalog {
     pub(crate) entries: BTreeMap<RecordPath, Entry>,
     pub(crate) garbage: BTreeSet<ObjectId>,
+    /// Which items of an object that is not garbage are needed, by their place in it.
+    pub(crate) live: BTreeMap<ObjectId, Vec<usize>>,
     pub(crate) compacting: bool,
     /// Paths whose chunks contradict their head.
     pub(crate) broken: Vec<(ObjectId, RecordPath)>,
@@ -101,6 +105,7 @@ pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) ->
 
     // The living: candidates by path, and of them the heads.
     let mut candidates: BTreeMap<&RecordPath, Vec<(u64, &Arc<Head>)>> = BTreeMap::new();
+    let mut earlier: BTreeMap<&RecordPath, Vec<(u64, &Arc<Head>)>> = BTreeMap::new();
     let mut partial: Vec<(ObjectId, u64, &ChunkHead)> = Vec::new();
     for (id, known) in active() {
         for item in &known.items {
@@ -123,12 +128,8 @@ pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) ->
             if dead(path, found.revision.version.incarnation) {
                 continue;
             }
-            if history {
-                let entry = catalog.entries.entry(path.clone()).or_default();
-                entry.history.push(Arc::clone(found));
-            } else {
-                candidates.entry(path).or_default().push((known.generation, found));
-            }
+            let kind = if history { &mut earlier } else { &mut candidates };
+            kind.entry(path).or_default().push((known.generation, found));
         }
     }
     let mut generations: BTreeMap<&RecordPath, u64> = BTreeMap::new();
@@ -137,10 +138,9 @@ pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) ->
         generations.insert(path, found.iter().map(|(generation, _)| *generation).max().unwrap_or(0));
         entry.heads = heads(&found);
     }
-    for entry in catalog.entries.values_mut() {
-        entry.history.sort_by_key(|head| {
-            std::cmp::Reverse((head.revision.version.epoch, head.revision.version.counter))
-        });
+    for (path, found) in earlier {
+        let entry = catalog.entries.entry(path.clone()).or_default();
+        entry.history = history(&found, &entry.heads);
     }
 
     // Versions of which parts are missing: with all objects readable the parts are gone, so it is no version (an
@@ -167,24 +167,24 @@ pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) ->
 
     // What nothing needs any more.
     let entries = &catalog.entries;
-    let living = |path: &RecordPath, found: &Arc<Head>| {
+    let living = |path: &RecordPath, found: &Arc<Head>, history: bool| {
         entries.get(path).is_some_and(|entry| {
-            let mut all = entry.heads.iter().chain(&entry.history);
-            all.any(|head| Arc::ptr_eq(head, found))
+            let kind = if history { &entry.history } else { &entry.heads };
+            kind.iter().any(|head| Arc::ptr_eq(head, found))
         })
     };
-    let mut needed_sets = kept_sets;
+    let head_needed = |id: ObjectId, head: &ChunkHead, history: bool| match assemblies.get(&head.set) {
+        Some(Assembly::Whole { head: whole, .. }) => living(&head.path, whole, history),
+        Some(Assembly::Broken) => catalog.broken.iter().any(|(object, _)| *object == id),
+        None => kept_sets.contains(&head.set) && !dead_heads.contains(&(id, head.set)),
+    };
+    let mut needed_sets = kept_sets.clone();
     for (id, known) in active() {
         for item in &known.items {
-            if let Item::Head { head, .. } = item {
-                let needed = match assemblies.get(&head.set) {
-                    Some(Assembly::Whole { head: whole, .. }) => living(&head.path, whole),
-                    Some(Assembly::Broken) => catalog.broken.iter().any(|(object, _)| object == id),
-                    None => false,
-                };
-                if needed {
-                    needed_sets.insert(head.set);
-                }
+            if let Item::Head { head, history } = item
+                && head_needed(*id, head, *history)
+            {
+                needed_sets.insert(head.set);
             }
         }
     }
@@ -196,26 +196,33 @@ pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) ->
         })
         .collect();
     let needed = |id: ObjectId, item: &Item| match item {
-        Item::Record(path, head) | Item::History(path, head) => living(path, head),
+        Item::Record(path, head) => living(path, head, false),
+        Item::History(path, head) => living(path, head, true),
         Item::Tombstone(tomb) => {
             tombs.get(&(tomb.path.clone(), tomb.incarnation)).is_some_and(|(_, kept, _)| *kept == id)
         }
-        Item::Head { head, .. } => needed_sets.contains(&head.set) && !dead_heads.contains(&(id, head.set)),
+        Item::Head { head, history } => head_needed(id, head, *history),
         Item::Body(body) => {
             needed_sets.contains(&body.set)
                 || (!headed.contains(&body.set) && orphan_stays(body, hidden, entries))
         }
         Item::Compaction => true,
     };
-    catalog.garbage = objects
-        .iter()
-        .filter(|(id, known)| {
-            let held = known.replaces.iter().any(|old| objects.contains_key(old));
-            replaced.contains(id)
-                || (known.items.iter().all(|item| !needed(**id, item)) && !(known.items.is_empty() && held))
-        })
-        .map(|(id, _)| *id)
-        .collect();
+    let mut live: BTreeMap<ObjectId, Vec<usize>> = BTreeMap::new();
+    let mut garbage = BTreeSet::new();
+    for (id, known) in objects {
+        let numbered = known.items.iter().enumerate();
+        let kept: Vec<usize> =
+            numbered.filter(|(_, item)| needed(*id, item)).map(|(number, _)| number).collect();
+        let held = || known.replaces.iter().any(|old| objects.contains_key(old));
+        if replaced.contains(id) || (kept.is_empty() && !(known.items.is_empty() && held())) {
+            garbage.insert(*id);
+        } else {
+            live.insert(*id, kept);
+        }
+    }
+    catalog.live = live;
+    catalog.garbage = garbage;
     catalog
 }
 
@@ -227,6 +234,21 @@ fn orphan_stays(body: &BodyItem, hidden: bool, entries: &BTreeMap<RecordPath, En
         dead || entry.heads.iter().any(includes)
     });
     hidden && !outlived
+}
+
+/// The earlier values, newest first: of copies the one in the youngest object, and none that is a current version too.
+fn history(found: &[(u64, &Arc<Head>)], heads: &[Arc<Head>]) -> Vec<Arc<Head>> {
+    let mut found = found.to_vec();
+    found.sort_by_key(|(generation, head)| std::cmp::Reverse((*generation, head.place.object)));
+    let mut kept: Vec<Arc<Head>> = Vec::new();
+    for (_, head) in found {
+        let same = |other: &Arc<Head>| head.revision.relation(&other.revision) == Relation::Equal;
+        if !heads.iter().chain(&kept).any(same) {
+            kept.push(Arc::clone(head));
+        }
+    }
+    kept.sort_by_key(|head| std::cmp::Reverse((head.revision.version.epoch, head.revision.version.counter)));
+    kept
 }
 
 /// The versions that no other is newer than. Of equal copies the one in the youngest object is kept.

@@ -100,6 +100,11 @@ pub enum StoreError {
         "a compaction of this token has begun and is not done: finish it, until then nothing is known of its records"
     )]
     Compacting,
+    /// The marker of a compaction cannot be written.
+    #[error(
+        "the marker of a compaction cannot be written ({0}): the token's flash may be used up. Nothing was changed; export its records, verify the export, then dismantle the token and make its store anew"
+    )]
+    NoMarker(Box<StoreError>),
     /// What was read back is not what was written.
     #[error("the token gave back something else than was written: open it anew; if that repeats, replace it")]
     ReadBack,
@@ -147,7 +152,7 @@ impl StoreError {
             },
             Self::Void | Self::ReadBack => Remedy::Reopen,
             Self::VersionMismatch { .. } | Self::Diverged { .. } | Self::Deleted(_) => Remedy::ReadAgain,
-            Self::TokenFull { .. } => Remedy::Space,
+            Self::TokenFull { .. } | Self::NoMarker(_) => Remedy::Space,
             Self::ValueTooLarge { .. } | Self::Invalid(_) => Remedy::Request,
             Self::LockHeld(_) => Remedy::Retry,
             Self::NoIdentity

@@ -2,7 +2,8 @@
 //!
 //! A [`World`] is the physical token (and the clock); a [`MemoryToken`] is one session with it, one epoch. A crash
 //! ends the session; [`World::connect`] begins the next. Writes lie in a cache until [`Limits::settle`] has passed on
-//! the world's clock; [`World::power_loss`] loses any subset of those, in any order.
+//! the world's clock; [`World::power_loss`] loses any subset of those, in any order. Where [`Limits::live_view`] says
+//! so, a session sees the objects of when it began and its own changes; values are read as they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -181,7 +182,7 @@ impl World {
             state: Arc::clone(&self.state),
             clock: self.clock.clone(),
             epoch: state.epoch,
-            view: None,
+            view: (!state.limits.live_view).then(|| state.infos()),
         }
     }
 

@@ -125,6 +125,33 @@ pub(crate) fn encode_record(
     framed(RECORD, &writer.done())
 }
 
+/// How many bytes an entry takes in a page; 0 for what is never moved to one.
+pub(crate) fn page_share(entry: &Entry) -> usize {
+    match entry {
+        Entry::Record(record) => {
+            encode_record(&record.path, &record.version, &record.origin, &record.content).len()
+        }
+        Entry::Tombstone(tombstone) => encode_tombstone(tombstone).len(),
+        Entry::History(_) | Entry::Head(_) | Entry::HistoryHead(_) | Entry::Body(_) | Entry::Compaction => 0,
+    }
+}
+
+pub(crate) fn encode_history(
+    path: &RecordPath,
+    version: &Version,
+    origin: &Origin,
+    content: &Content,
+) -> Zeroizing<Vec<u8>> {
+    let mut writer = Writer::new();
+    write_place(&mut writer, path, &version.stamp());
+    writer.put(&encode_tail(version, origin, content));
+    framed(HISTORY, &writer.done())
+}
+
+pub(crate) fn encode_compaction() -> Zeroizing<Vec<u8>> {
+    framed(MARKER, &[COMPACTION])
+}
+
 pub(crate) fn encode_tombstone(tombstone: &Tombstone) -> Zeroizing<Vec<u8>> {
     let mut writer = Writer::new();
     // The incarnation that dies is the tombstone's; its stamp differs in nothing else.
@@ -134,13 +161,21 @@ pub(crate) fn encode_tombstone(tombstone: &Tombstone) -> Zeroizing<Vec<u8>> {
 }
 
 pub(crate) fn encode_head(head: &ChunkHead) -> Zeroizing<Vec<u8>> {
+    encode_head_as(HEAD, head)
+}
+
+pub(crate) fn encode_history_head(head: &ChunkHead) -> Zeroizing<Vec<u8>> {
+    encode_head_as(HISTORY_HEAD, head)
+}
+
+fn encode_head_as(kind: u8, head: &ChunkHead) -> Zeroizing<Vec<u8>> {
     let mut writer = Writer::new();
     write_place(&mut writer, &head.path, &head.stamp);
     writer.put(&head.set.0);
     writer.length(head.chunks);
     writer.length(head.length);
     writer.put(head.digest.as_bytes());
-    framed(HEAD, &writer.done())
+    framed(kind, &writer.done())
 }
 
 pub(crate) fn encode_body(

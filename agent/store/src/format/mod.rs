@@ -119,8 +119,9 @@ mod wire;
 mod vectors;
 
 pub(crate) use entry::{
-    ChunkBody, ChunkHead, Entry, RecordEntry, body_overhead, decode_tail, encode_body, encode_head,
-    encode_record, encode_tail, encode_tombstone,
+    ChunkBody, ChunkHead, Entry, RecordEntry, body_overhead, decode_tail, encode_body, encode_compaction,
+    encode_head, encode_history, encode_history_head, encode_record, encode_tail, encode_tombstone,
+    page_share,
 };
 pub(crate) use identity::{decode_identity, encode_identity};
 pub use key::Fingerprint;

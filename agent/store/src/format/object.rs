@@ -56,6 +56,13 @@ impl ObjectId {
     }
 }
 
+impl ObjectId {
+    /// Whether a value begins as the sealed object of this name does. The seal is not looked at.
+    pub(crate) fn is_named_by(self, value: &[u8]) -> bool {
+        Kind::Sealed.check(value).is_ok() && value.get(4..12) == Some(&self.0[..])
+    }
+}
+
 /// An opened object.
 pub(crate) struct Sealed {
     pub(crate) generation: u64,

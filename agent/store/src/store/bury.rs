@@ -4,7 +4,7 @@ use hsm_token::Token;
 use hsm_types::{Incarnation, RecordPath, Tombstone};
 use zeroize::Zeroizing;
 
-use super::place::Room;
+use super::place::{Need, Room};
 use super::write::diverged;
 use super::{DeleteOutcome, Expect, Store};
 use crate::StoreError;
@@ -102,31 +102,38 @@ impl<T: Token> Store<T> {
         if self.index.hides_records() {
             return Err(self.damaged(path));
         }
+        let is_it = |item: &Item| matches!(item, Item::Tombstone(tomb) if tomb.path == *path && tomb.incarnation == incarnation);
+        if !self.objects.values().any(|known| known.items.iter().any(is_it)) {
+            return Ok(false);
+        }
         // The copies must be gone, and so gone that the flash cannot bring them back.
         self.drain()?;
+        self.reindex()?;
+        if self.objects.values().any(|known| holds(known, path, incarnation)) {
+            self.expel(path, incarnation)?;
+        }
         if self.objects.values().any(|known| holds(known, path, incarnation)) {
             return Err(StoreError::Invalid("a copy of the deleted record is still on the token"));
         }
-        let is_it = |item: &Item| matches!(item, Item::Tombstone(tomb) if tomb.path == *path && tomb.incarnation == incarnation);
-        let page = self
-            .objects
-            .iter()
-            .find(|(_, known)| known.items.iter().any(is_it))
-            .map(|(id, known)| (*id, known));
-        let Some((id, known)) = page else {
+        self.make_room(tombstones(1))?;
+        let page = self.objects.iter().find(|(_, known)| known.items.iter().any(is_it));
+        let Some((id, known)) = page.map(|(id, known)| (*id, known)) else {
             return Ok(false);
         };
-        let mut rest = Vec::new();
-        for item in known.items.iter().filter(|item| !is_it(item)) {
-            match item {
-                Item::Tombstone(tomb) => rest.push(encode_tombstone(tomb)),
-                _ => return Err(StoreError::Invalid("the tombstone lies in a page with records")),
-            }
-        }
-        if rest.is_empty() {
+        let only_tombstones = known.items.iter().all(|item| matches!(item, Item::Tombstone(_)));
+        let rest: Vec<_> = known
+            .items
+            .iter()
+            .filter_map(|item| match item {
+                Item::Tombstone(tomb) if !is_it(item) => Some(encode_tombstone(tomb)),
+                _ => None,
+            })
+            .collect();
+        if !only_tombstones {
+            self.rewrite_page(id, |item| !is_it(item))?;
+        } else if rest.is_empty() {
             self.destroy(id)?;
         } else {
-            self.make_room(1, 1, Room::Passing)?;
             let new = self.random_object()?;
             self.create(new, &[id], &rest)?;
         }
@@ -143,7 +150,11 @@ impl<T: Token> Store<T> {
             if plan.taken == 0 {
                 return Err(StoreError::Invalid("the token's objects are too small for a tombstone"));
             }
-            self.make_room(1, plan.replaces.len(), Room::Passing)?;
+            self.make_room(tombstones(plan.replaces.len()))?;
+            if !plan.replaces.iter().all(|id| self.live.contains_key(id)) {
+                // Packing for the room has moved what is in one of them.
+                continue;
+            }
             // Pages that were replaced before and still wait need not be named: a tombstone that comes back kills
             // nothing that is not dead.
             let id = self.random_object()?;
@@ -183,25 +194,6 @@ impl<T: Token> Store<T> {
         let small_page = Page::of(&[], new, SMALL_PAGE.min(limit));
         if small_page.taken == new.len() { small_page } else { Page::of(&[], new, limit) }
     }
-
-    /// Waits until nothing is pending and the last destruction has settled.
-    fn drain(&mut self) -> Result<(), StoreError> {
-        while let Some(due) = self.garbage.values().min().copied() {
-            let before = self.garbage.len();
-            let now = self.options.clock.now();
-            self.options.clock.sleep(due.saturating_duration_since(now));
-            self.reap()?;
-            if self.garbage.len() >= before {
-                break;
-            }
-        }
-        if let Some(last) = self.last_destroyed {
-            let settled = last + self.token.limits().settle;
-            let now = self.options.clock.now();
-            self.options.clock.sleep(settled.saturating_duration_since(now));
-        }
-        Ok(())
-    }
 }
 
 struct Page {
@@ -238,8 +230,12 @@ impl Page {
     }
 }
 
+fn tombstones(freed: usize) -> Need<'static> {
+    Need { objects: 1, freed, room: Room::Passing, leaving: None, goes_back: false }
+}
+
 /// Whether an object holds a version of this life.
-fn holds(known: &Known, path: &RecordPath, life: Incarnation) -> bool {
+pub(super) fn holds(known: &Known, path: &RecordPath, life: Incarnation) -> bool {
     known.items.iter().any(|item| match item {
         Item::Record(p, head) | Item::History(p, head) => {
             p == path && head.revision.version.incarnation == life

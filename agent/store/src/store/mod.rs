@@ -3,13 +3,19 @@
 //! `open` finds the identity and the store key, `scan` keeps the index equal to the token, `read` gives values,
 //! `write` and `bury` change records, `place` makes room and destroys what is superseded, `provision` makes a store.
 
+mod batch;
 mod bury;
+mod compact;
+mod dismantle;
+mod history;
 mod open;
+mod pack;
 #[cfg(test)]
 mod pages;
 mod place;
 mod provision;
 mod read;
+mod repack;
 mod scan;
 mod write;
 
@@ -132,12 +138,20 @@ pub struct Store<T: Token> {
     stale: bool,
     /// Objects of ours by label that cannot be used, with the handles that were tried.
     unusable: BTreeMap<String, (Vec<ObjectHandle>, Damage)>,
+    /// Whether what could not be read was tried once more in this epoch; for tokens with a frozen view.
+    tried_again: bool,
     /// Damage that hides no record: of the identity or of one copy of the store key.
     blemishes: Vec<crate::DamagedObject>,
     /// What is to be destroyed, and when.
     garbage: BTreeMap<ObjectId, Instant>,
-    last_destroyed: Option<Instant>,
+    /// Which items of each object are needed; objects that are garbage are not in it.
+    live: BTreeMap<ObjectId, Vec<usize>>,
+    /// When this store was opened. What was destroyed just before may come back until the token has settled.
+    opened: Instant,
+    /// When each object was destroyed, until that has settled.
+    destroyed: BTreeMap<ObjectId, Instant>,
     bytes_replaced: u64,
+    bytes_leaking: u64,
     index: Index,
 }
 
@@ -157,10 +171,15 @@ impl<T: Token> Store<T> {
         &self.index
     }
 
-    /// How many bytes of ours were destroyed since this store was opened, values and headers. A Pico HSM of
-    /// firmware 6.6 leaks flash by it.
+    /// How many bytes of ours were destroyed since this store was opened, values and headers.
     pub fn bytes_replaced(&self) -> u64 {
         self.bytes_replaced
+    }
+
+    /// Of the bytes that were destroyed, those of objects larger than [`hsm_token::Limits::lasting_size`]. A Pico HSM
+    /// of firmware 6.6 leaks flash by them.
+    pub fn bytes_leaking(&self) -> u64 {
+        self.bytes_leaking
     }
 
     /// How many superseded objects wait to be destroyed.

@@ -148,6 +148,7 @@ impl<T: Token> Store<T> {
     /// Writes nothing to it, and waits for a writer to finish. On an error the token is given back.
     pub fn open(mut token: T, options: Options) -> Result<Self, (T, StoreError)> {
         let epoch = token.epoch();
+        let opened = options.clock.now();
         let _lock = ReaderLock::acquire(&options.lock, options.lock_wait, options.clock.as_ref());
         let (keys, blemishes) = match prepare(&mut token) {
             Ok(prepared) => prepared,
@@ -164,10 +165,14 @@ impl<T: Token> Store<T> {
             parts: BTreeMap::new(),
             stale: true,
             unusable: BTreeMap::new(),
+            tried_again: false,
             blemishes,
             garbage: BTreeMap::new(),
-            last_destroyed: None,
+            live: BTreeMap::new(),
+            opened,
+            destroyed: BTreeMap::new(),
             bytes_replaced: 0,
+            bytes_leaking: 0,
             index: Index::default(),
         };
         match store.scan() {

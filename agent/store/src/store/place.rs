@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use hsm_token::{ErrorClass, Token, Visibility};
+use hsm_token::{ErrorClass, ObjectHandle, Token, TokenError, Visibility};
+use hsm_types::RecordPath;
 use zeroize::Zeroizing;
 
 use super::Store;
+use super::repack::Leaving;
 use crate::StoreError;
 use crate::catalog::Item;
 use crate::format::{self, ObjectId};
@@ -13,10 +15,24 @@ use crate::format::{self, ObjectId};
 /// How many objects a write may leave behind.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
-    /// A new record, or one that grows: it must fit at rest.
+    /// A new record, or one that grows: it must fit at rest, if need be after packing.
     AtRest,
-    /// A replacement or a tombstone: it only passes through, so a full token can be emptied.
+    /// A tombstone: it only passes through, so a full token can be emptied.
     Passing,
+}
+
+/// What a write needs.
+#[derive(Clone, Copy)]
+pub(super) struct Need<'a> {
+    /// Objects that it makes.
+    pub(super) objects: usize,
+    /// Objects that become superfluous by it.
+    pub(super) freed: usize,
+    pub(super) room: Room,
+    /// The record that it writes.
+    pub(super) leaving: Option<Leaving<'a>>,
+    /// Whether it may go back to the page that it leaves, so that it needs no room at rest.
+    pub(super) goes_back: bool,
 }
 
 impl<T: Token> Store<T> {
@@ -35,25 +51,48 @@ impl<T: Token> Store<T> {
         Ok(self.garbage.values().min().map(|due| due.saturating_duration_since(now)))
     }
 
-    /// Refuses, before anything is changed, what would not fit; waits for superseded objects to settle if their room
-    /// is needed. `freed` is how many objects become superfluous by the write itself.
-    pub(super) fn make_room(&mut self, needed: usize, freed: usize, room: Room) -> Result<(), StoreError> {
+    /// Refuses, before anything is changed, what would not fit; packs, and waits for superseded objects to settle, if
+    /// their room is needed.
+    pub(super) fn make_room(&mut self, need: Need<'_>) -> Result<(), StoreError> {
         let limits = self.token.limits();
-        let total = self.index.counts.total();
-        let full = |limit: usize| StoreError::TokenFull { objects: total, needed, limit };
-        let settled = total.saturating_sub(self.garbage.len());
-        if let (Some(limit), Room::AtRest) = (limits.objects_at_rest, room)
-            && settled + needed > limit + freed
-        {
-            return Err(full(limit));
+        let Need { objects, freed, .. } = need;
+        let full = |store: &Self, limit: usize| StoreError::TokenFull {
+            objects: store.index.counts.total(),
+            needed: objects,
+            limit,
+        };
+        let grows = objects > freed && !need.goes_back;
+        if let (Some(limit), Room::AtRest, true) = (limits.objects_at_rest, need.room, grows) {
+            let short = |store: &Self| (store.at_rest() + objects).saturating_sub(limit + freed);
+            let missing = short(self);
+            if missing > 0 && self.could_free(missing, need.leaving) < missing {
+                return Err(full(self, limit));
+            }
+            // What the new object's own part in packing would free is freed when it is there.
+            while short(self) > 0 && self.pack_step(true)? {}
         }
         let Some(limit) = limits.objects_in_passing else {
             return Ok(());
         };
-        if settled + needed > limit {
-            return Err(full(limit));
+        // One is kept for the page that packing writes.
+        let ceiling = if objects <= freed { limit } else { limit.saturating_sub(1) };
+        while self.at_rest() + objects > ceiling {
+            if !self.pack_step(true)? {
+                if need.room == Room::Passing && self.at_rest() + objects <= limit {
+                    break;
+                }
+                return Err(full(self, limit));
+            }
         }
-        while self.index.counts.total() + needed > limit {
+        self.wait_for(objects)
+    }
+
+    /// Waits until so many objects can be made: as long as superseded ones have to settle.
+    pub(super) fn wait_for(&mut self, objects: usize) -> Result<(), StoreError> {
+        let Some(limit) = self.token.limits().objects_in_passing else {
+            return Ok(());
+        };
+        while self.index.counts.total() + objects > limit {
             let before = self.garbage.len();
             let now = self.options.clock.now();
             if let Some(due) = self.garbage.values().min() {
@@ -61,10 +100,54 @@ impl<T: Token> Store<T> {
             }
             self.reap()?;
             if self.garbage.len() >= before {
-                return Err(full(limit));
+                let total = self.index.counts.total();
+                return Err(StoreError::TokenFull { objects: total, needed: objects, limit });
             }
         }
         Ok(())
+    }
+
+    /// After a put: packs until no more is at rest than may be, if need be the record into the page that it left. The
+    /// record is there whatever comes of this.
+    pub(super) fn back_to_rest(&mut self, path: &RecordPath) {
+        while self.short_by(0) {
+            let packed = match self.pack_step(true) {
+                Ok(false) => self.pack_back(path),
+                other => other,
+            };
+            match packed {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    self.void |= matches!(error, StoreError::Void | StoreError::ReadBack);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits until nothing is pending and the last destruction has settled, of this store or of an earlier one.
+    pub(super) fn drain(&mut self) -> Result<(), StoreError> {
+        while let Some(due) = self.garbage.values().min().copied() {
+            let before = self.garbage.len();
+            let now = self.options.clock.now();
+            self.options.clock.sleep(due.saturating_duration_since(now));
+            self.reap()?;
+            if self.garbage.len() >= before {
+                break;
+            }
+        }
+        self.settled();
+        Ok(())
+    }
+
+    /// Waits until what was destroyed so far is destroyed for good.
+    pub(super) fn settled(&mut self) {
+        let last = self.destroyed.values().copied().max().map_or(self.opened, |last| last.max(self.opened));
+        let now = self.options.clock.now();
+        let settled = last + self.token.limits().settle;
+        self.options.clock.sleep(settled.saturating_duration_since(now));
+        self.destroyed.clear();
     }
 
     /// Makes one object, reads it back and takes it in.
@@ -80,9 +163,9 @@ impl<T: Token> Store<T> {
         let nonce = self.options.random()?;
         let value = format::seal(&self.keys, id, generation, nonce, replaces, entries)?;
         let created = self.token.create(&id.label(), Visibility::Private, &value);
-        let handle = self.noted(created)?;
+        let handle = self.wrote(created)?;
         let read = self.token.read(handle);
-        let read = self.noted(read)?;
+        let read = self.wrote(read)?;
         if self.token.epoch() != self.epoch {
             return Err(StoreError::Void);
         }
@@ -91,6 +174,15 @@ impl<T: Token> Store<T> {
             return Err(StoreError::ReadBack);
         }
         self.adopt(id, handle, &value)
+    }
+
+    /// What came of a write. Where the view is frozen, an error leaves it unknown for the rest of the epoch whether
+    /// the object is there, so the epoch is over: its number must not be given again, nor its room.
+    fn wrote<R>(&mut self, result: Result<R, TokenError>) -> Result<R, StoreError> {
+        let failed = result.is_err();
+        let result = self.noted(result);
+        self.void |= failed && !self.token.limits().live_view;
+        result
     }
 
     pub(super) fn random_object(&mut self) -> Result<ObjectId, StoreError> {
@@ -119,7 +211,13 @@ impl<T: Token> Store<T> {
     }
 
     pub(super) fn destroy(&mut self, id: ObjectId) -> Result<(), StoreError> {
+        let live = self.token.limits().live_view;
         if !self.verify(id)? {
+            if !live {
+                // Somebody else was here, and nothing that we could do in this epoch shows what they did.
+                self.void = true;
+                return Err(StoreError::ReadBack);
+            }
             // Not what we think it is: leave it, and look at it again.
             self.objects.remove(&id);
             return self.scan();
@@ -131,17 +229,43 @@ impl<T: Token> Store<T> {
         match self.token.destroy(handle) {
             Ok(()) => {}
             // Somebody was quicker: what we wanted is so.
-            Err(error) if matches!(error.class, ErrorClass::NoSuchObject | ErrorClass::ObjectGone) => {}
-            Err(error) => return self.noted(Err(error)),
+            Err(error)
+                if live && matches!(error.class, ErrorClass::NoSuchObject | ErrorClass::ObjectGone) => {}
+            Err(error) => return self.wrote(Err(error)),
         }
         self.objects.remove(&id);
-        self.stale = true;
         self.garbage.remove(&id);
+        self.live.remove(&id);
+        self.destroyed.insert(id, self.options.clock.now());
+        self.count_destroyed(size);
+        Ok(())
+    }
+
+    /// Destroys an object of ours that was read and cannot be used.
+    pub(super) fn destroy_unusable(
+        &mut self,
+        label: &str,
+        handle: ObjectHandle,
+        size: usize,
+    ) -> Result<(), StoreError> {
+        let destroyed = self.token.destroy(handle);
+        self.wrote(destroyed)?;
+        self.unusable.remove(label);
+        self.count_destroyed(size);
+        Ok(())
+    }
+
+    fn count_destroyed(&mut self, size: usize) {
+        self.stale = true;
         self.index.counts.ours = self.index.counts.ours.saturating_sub(1);
         self.index.counts.pending = self.garbage.len();
+        let limits = self.token.limits();
         self.bytes_replaced += size as u64;
-        self.last_destroyed = Some(self.options.clock.now());
-        Ok(())
+        if size > limits.lasting_size {
+            self.bytes_leaking += size as u64;
+        }
+        let now = self.options.clock.now();
+        self.destroyed.retain(|_, at| *at + limits.settle > now);
     }
 
     /// Destroys what is due after a change that has already succeeded: an error here does not undo that, and what is

@@ -44,17 +44,27 @@ impl<T: Token> Store<T> {
 
     /// All heads of the record at `path`: one, unless it has diverged or has two lives.
     pub fn heads(&mut self, path: &RecordPath) -> Result<Presence<Vec<Record>>, StoreError> {
+        self.read_versions(path, false, |entry| entry.heads.clone())
+    }
+
+    /// The versions of a record that `pick` picks: current ones, or earlier ones.
+    pub(super) fn read_versions(
+        &mut self,
+        path: &RecordPath,
+        history: bool,
+        pick: impl Fn(&crate::Entry) -> Vec<Arc<Head>>,
+    ) -> Result<Presence<Vec<Record>>, StoreError> {
         self.usable()?;
         let mut gone = 0;
         let mut stale = 0;
         while stale < 2 {
             let heads: Vec<Arc<Head>> = match self.index.presence(path) {
-                Presence::Present(entry) => entry.heads.clone(),
+                Presence::Present(entry) => pick(entry),
                 Presence::Absent => return Ok(Presence::Absent),
                 Presence::Unknown(why) => return Ok(Presence::Unknown(why)),
             };
             let records: Result<Vec<Record>, Failed> =
-                heads.iter().map(|head| self.read_head(path, head)).collect();
+                heads.iter().map(|head| self.read_version(path, head, history)).collect();
             match records {
                 Ok(records) => return Ok(Presence::Present(records)),
                 Err(Failed::Error(error)) => return Err(error),
@@ -81,7 +91,7 @@ impl<T: Token> Store<T> {
         self.scan()
     }
 
-    fn read_head(&mut self, path: &RecordPath, head: &Head) -> Result<Record, Failed> {
+    fn read_version(&mut self, path: &RecordPath, head: &Head, history: bool) -> Result<Record, Failed> {
         let sealed = self.read_sealed(head.place.object)?;
         let wanted = &head.revision;
         let is_it = |record: &RecordEntry| {
@@ -92,8 +102,12 @@ impl<T: Token> Store<T> {
         let mut found = None;
         for entry in sealed.entries {
             let record = match entry {
-                Entry::Record(record) => Some(record),
-                Entry::Head(chunks) if chunks.path == *path && chunks.digest == wanted.digest => {
+                Entry::Record(record) if !history => Some(record),
+                Entry::History(record) if history => Some(record),
+                // Head or history head: the index says what is current, and the digest that it is the same content.
+                Entry::Head(chunks) | Entry::HistoryHead(chunks)
+                    if chunks.path == *path && chunks.digest == wanted.digest =>
+                {
                     self.read_chunked(&chunks).map_err(|error| match error {
                         StoreError::ReadBack => Failed::Stale,
                         StoreError::Token(error) if error.class == ErrorClass::ObjectGone => {
@@ -121,17 +135,22 @@ impl<T: Token> Store<T> {
         }
     }
 
+    /// An object's entries once more, for copying them.
+    pub(super) fn read_again(&mut self, id: ObjectId) -> Result<Sealed, StoreError> {
+        self.read_sealed(id).map_err(|failed| match failed {
+            Failed::Stale => StoreError::ReadBack,
+            Failed::Gone(error) => error.into(),
+            Failed::Error(error) => error,
+        })
+    }
+
     pub(super) fn read_part(
         &mut self,
         id: ObjectId,
         set: SetId,
         index: usize,
     ) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-        let sealed = self.read_sealed(id).map_err(|failed| match failed {
-            Failed::Stale => StoreError::ReadBack,
-            Failed::Gone(error) => error.into(),
-            Failed::Error(error) => error,
-        })?;
+        let sealed = self.read_again(id)?;
         sealed
             .entries
             .into_iter()

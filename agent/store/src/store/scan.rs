@@ -28,7 +28,17 @@ struct Ours {
 impl<T: Token> Store<T> {
     /// Sees what other programs have changed, and tells which paths are not as they were. Lists the token, and reads
     /// only objects that it does not know; writes nothing. Waits for a writer to finish.
+    ///
+    /// Where the view of an epoch is frozen ([`hsm_token::Limits::live_view`]), listing again shows nothing: there it
+    /// only asks whether the session is what it was, and nothing has changed as long as it is.
     pub fn refresh(&mut self) -> Result<Vec<RecordPath>, StoreError> {
+        self.usable()?;
+        if !self.token.limits().live_view {
+            let there = self.token.still_there();
+            self.noted(there)?;
+            self.usable()?;
+            return Ok(Vec::new());
+        }
         let _lock = self.reader_lock()?;
         let before = self.index.clone();
         self.scan()?;
@@ -53,7 +63,17 @@ impl<T: Token> Store<T> {
     }
 
     /// Before a write: looks at the token again, and tries once more what could not be read.
+    ///
+    /// Where the view is frozen the index is all that can be known, since our own changes are in it: no listing, but
+    /// one more try in an epoch of what could not be read.
     pub(super) fn rescan(&mut self) -> Result<(), StoreError> {
+        if !self.token.limits().live_view {
+            let unreadable = |(_, damage): &(_, Damage)| matches!(damage, Damage::Unreadable(_));
+            if self.tried_again || !self.unusable.values().any(unreadable) {
+                return if self.stale { self.reindex() } else { Ok(()) };
+            }
+            self.tried_again = true;
+        }
         let unusable = self.unusable.len();
         self.unusable.retain(|_, (_, damage)| !matches!(damage, Damage::Unreadable(_)));
         self.stale |= unusable != self.unusable.len();
@@ -141,6 +161,7 @@ impl<T: Token> Store<T> {
     /// Opens one object and keeps what it holds, without values.
     fn learn(&mut self, id: ObjectId, handle: ObjectHandle, value: &[u8]) -> Result<(), Damage> {
         let sealed = format::open(&self.keys, id, value)?;
+        let lengths = sealed.entries.iter().map(format::page_share).collect();
         let items = sealed
             .entries
             .into_iter()
@@ -164,6 +185,7 @@ impl<T: Token> Store<T> {
             generation: sealed.generation,
             replaces: sealed.replaces,
             items,
+            lengths,
         };
         self.objects.insert(id, known);
         self.stale = true;
@@ -205,9 +227,23 @@ impl<T: Token> Store<T> {
         let objects = &self.objects;
         let replaced = catalog::replaced(objects);
         let active = |id: &ObjectId| objects.contains_key(id) && !replaced.contains(id);
-        self.assemblies.retain(|_, assembly| match assembly {
+        let heads_of = |set: SetId| {
+            let sets = |known: &Known| {
+                known.items.iter().any(|item| matches!(item, Item::Head { head, .. } if head.set == set))
+            };
+            objects.iter().filter(|(id, known)| active(id) && sets(known)).map(|(id, _)| *id).next()
+        };
+        self.assemblies.retain(|set, assembly| match assembly {
             Assembly::Whole { head, parts } => {
-                active(&head.place.object) && parts.iter().all(|id| objects.contains_key(id))
+                // The head may have moved: its chunks were checked, and need not be read again.
+                let place = if active(&head.place.object) { Some(head.place.object) } else { heads_of(*set) };
+                if let Some(object) = place
+                    && object != head.place.object
+                {
+                    let place = Place { object, ..head.place };
+                    *head = Arc::new(Head { place, ..Head::clone(head) });
+                }
+                place.is_some() && parts.iter().all(|id| objects.contains_key(id))
             }
             Assembly::Broken => false,
         });
@@ -234,6 +270,9 @@ impl<T: Token> Store<T> {
             }
         }
         for (object, head) in heads {
+            if self.assemblies.contains_key(&head.set) {
+                continue;
+            }
             let Some(mut bodies) = sets.get(&head.set).cloned() else {
                 continue;
             };
@@ -303,6 +342,7 @@ impl<T: Token> Store<T> {
             .into_iter()
             .map(|id| (id, self.garbage.get(&id).copied().unwrap_or(due)))
             .collect();
+        self.live = catalog.live;
         self.index.damaged = self.blemishes.clone();
         let unusable = self.unusable.iter().map(|(label, (_, damage))| DamagedObject {
             label: label.clone(),

@@ -6,11 +6,35 @@ use hsm_types::{
 };
 use zeroize::Zeroizing;
 
-use super::place::Room;
+use super::history::History;
+use super::place::{Need, Room};
+use super::repack::Leaving;
 use super::{Expect, MAX_RECORD, PutOrigin, PutOutcome, PutRequest, Replica, Store};
-use crate::format::{self, ChunkHead, SEALED_OVERHEAD, SetId};
+use crate::catalog::Item;
+use crate::format::{self, ChunkHead, ObjectId, SEALED_OVERHEAD, SetId};
 use crate::index::Head;
 use crate::{Entry, StoreError};
+
+/// What a put comes to.
+pub(super) enum Decision {
+    /// It is so already.
+    Done(PutOutcome),
+    /// This is to be written.
+    Write(Write),
+}
+
+/// A version to write.
+pub(super) struct Write {
+    pub(super) path: RecordPath,
+    pub(super) version: Version,
+    pub(super) origin: Origin,
+    /// What is there.
+    pub(super) old: Option<Entry>,
+    /// The version that this one continues.
+    pub(super) current: Option<Stamp>,
+    /// How many earlier values are kept.
+    pub(super) keep: usize,
+}
 
 impl<T: Token> Store<T> {
     /// Replaces the whole content of a record, or makes it.
@@ -22,15 +46,25 @@ impl<T: Token> Store<T> {
         check_size(&request.content)?;
         let _lock = self.lock()?;
         self.rescan()?;
+        match self.decide(request)? {
+            Decision::Done(outcome) => {
+                self.tidy();
+                Ok(outcome)
+            }
+            Decision::Write(what) => self.write(&what, &request.content),
+        }
+    }
+
+    /// What a put comes to: nothing, a version to write, or a refusal.
+    pub(super) fn decide(&mut self, request: &PutRequest) -> Result<Decision, StoreError> {
         let found = self.known(&request.path)?;
         if let Some(current) = found.as_ref().and_then(|entry| already(entry, request)) {
             let revision = current.revision.clone();
-            self.tidy();
-            return Ok(PutOutcome { revision, written: false });
+            return Ok(Decision::Done(PutOutcome { revision, written: false }));
         }
         let incomplete = self.index.entries.get(&request.path).is_some_and(|entry| entry.incomplete);
         let writer = self.keys.token_id.writer(self.options.random()?);
-        let (version, origin) = match &found {
+        let (version, origin, current) = match &found {
             None => {
                 if let Expect::Stamp(_) = request.expect {
                     return Err(mismatch(&request.path, None));
@@ -42,7 +76,7 @@ impl<T: Token> Store<T> {
                     _ => Version::first(Incarnation::from_bytes(self.options.random()?), writer),
                 };
                 let origin = origin(&request.origin, &version, None);
-                (version, origin)
+                (version, origin, None)
             }
             Some(entry) => {
                 let current = expected(entry, request)?;
@@ -51,31 +85,30 @@ impl<T: Token> Store<T> {
                     request.begin_epoch || entry.heads.len() > 1 || incomplete || self.index.hides_records();
                 let version = current.revision.version.next(writer, &request.parents, begin);
                 let origin = origin(&request.origin, &version, Some(current));
-                (version, origin)
+                (version, origin, Some(current.revision.version.stamp()))
             }
         };
-        self.write(&request.path, version, origin, &request.content, found.as_ref())
+        let keep = request.keep_history;
+        Ok(Decision::Write(Write { path: request.path.clone(), version, origin, old: found, current, keep }))
     }
 
     /// Writes a version of another token as it is, for mirrors: only where this token has nothing, or an ancestor.
     pub fn replicate(&mut self, replica: &Replica) -> Result<PutOutcome, StoreError> {
-        let Replica { path, revision, content } = replica;
-        let life = revision.version.incarnation;
-        if Digest::of(path, life, content) != revision.digest {
-            return Err(StoreError::Invalid("the content is not what its digest says"));
-        }
-        if revision.version.lineage.contains_key(&revision.version.epoch) {
-            return Err(StoreError::Invalid("the lineage names the version's own epoch"));
-        }
-        if let Origin::Token { mark: Some(mark) } = &revision.origin
-            && mark.stamp.incarnation != life
-        {
-            return Err(StoreError::Invalid("the mark is of another life of the record"));
-        }
-        check_size(content)?;
+        check_replica(replica)?;
         let _lock = self.lock()?;
         self.rescan()?;
-        let found = self.known(path)?;
+        let found = self.known(&replica.path)?;
+        self.take_over(replica, found)
+    }
+
+    /// The part of [`Store::replicate`] that is the same while a token is refilled.
+    pub(super) fn take_over(
+        &mut self,
+        replica: &Replica,
+        found: Option<Entry>,
+    ) -> Result<PutOutcome, StoreError> {
+        let Replica { path, revision, content } = replica;
+        let life = revision.version.incarnation;
         let tombstone = self.index.tombstones().find(|tomb| tomb.path == *path && tomb.incarnation == life);
         if let Some(tombstone) = tombstone {
             return Err(StoreError::Deleted(Box::new(tombstone.clone())));
@@ -95,48 +128,53 @@ impl<T: Token> Store<T> {
                 }
             }
         }
-        self.write(path, revision.version.clone(), revision.origin.clone(), content, found.as_ref())
+        let keep = found.as_ref().map_or(0, |entry| entry.history.len());
+        let heads = found.iter().flat_map(|entry| &entry.heads);
+        let current = heads.map(|head| head.revision.version.stamp()).next_back();
+        let (version, origin) = (revision.version.clone(), revision.origin.clone());
+        self.write(&Write { path: path.clone(), version, origin, old: found, current, keep }, content)
     }
 
-    fn write(
-        &mut self,
-        path: &RecordPath,
-        version: Version,
-        origin: Origin,
-        content: &Content,
-        old: Option<&Entry>,
-    ) -> Result<PutOutcome, StoreError> {
+    pub(super) fn write(&mut self, what: &Write, content: &Content) -> Result<PutOutcome, StoreError> {
+        let Write { path, version, origin, .. } = what;
         let stamp = version.stamp();
         let digest = Digest::of(path, version.incarnation, content);
         let limit = self.token.limits().object_size;
-        let own = format::encode_record(path, &version, &origin, content);
-        let freed = old.map_or(0, |entry| self.objects_of(entry));
-        let room = |needed: usize| {
-            if old.is_some() && (needed == 1 || needed <= freed) { Room::Passing } else { Room::AtRest }
-        };
-        let written = if own.len() + SEALED_OVERHEAD <= limit {
-            self.make_room(1, freed, room(1))?;
-            let id = self.random_object()?;
-            self.create(id, &[], &[own])
+        let own = format::encode_record(path, version, origin, content);
+        let part = limit.saturating_sub(SEALED_OVERHEAD + format::body_overhead(path, &stamp));
+        let tail = if own.len() + SEALED_OVERHEAD <= limit {
+            Zeroizing::default()
         } else {
-            drop(own);
-            let tail = format::encode_tail(&version, &origin, content);
-            let part = limit.saturating_sub(SEALED_OVERHEAD + format::body_overhead(path, &stamp));
-            if part == 0 {
-                return Err(StoreError::Invalid("the token's objects are too small for a chunk"));
-            }
-            let chunks = tail.len().div_ceil(part);
-            self.make_room(chunks + 1, freed, room(chunks + 1))?;
-            let head = ChunkHead {
-                path: path.clone(),
-                stamp,
-                set: SetId(self.options.random()?),
-                chunks,
-                length: tail.len(),
-                digest,
-            };
-            self.write_chunks(&head, &tail, part)
+            format::encode_tail(version, origin, content)
         };
+        let objects = 1 + tail.len().div_ceil(part.max(1));
+        let history = self.plan_history(what, own.len(), objects)?;
+        let names = size_of::<ObjectId>() * history.replaces.len();
+        let fits = own.len() + SEALED_OVERHEAD + names <= limit;
+        let tail =
+            if fits || !tail.is_empty() { tail } else { format::encode_tail(version, origin, content) };
+        if !fits && part == 0 {
+            return Err(StoreError::Invalid("the token's objects are too small for a chunk"));
+        }
+        let chunks = tail.len().div_ceil(part.max(1));
+        let leaving = Leaving { path, own: fits.then_some(own.len()) };
+        let need = Need {
+            objects: 1 + chunks + usize::from(!history.apart.is_empty()),
+            freed: self.objects_of(path, &history.sets),
+            room: Room::AtRest,
+            leaving: Some(leaving),
+            goes_back: self.goes_back(leaving) && history.apart.is_empty(),
+        };
+        self.make_room(need)?;
+        let written = self.write_version(what, &history, digest, own, fits, (&tail, part, chunks));
+        self.finish(written)?;
+        self.back_to_rest(path);
+        let (version, origin) = (version.clone(), origin.clone());
+        Ok(PutOutcome { revision: Revision { version, digest, origin }, written: true })
+    }
+
+    /// The index after a write that came to this, and what it superseded.
+    pub(super) fn finish(&mut self, written: Result<(), StoreError>) -> Result<(), StoreError> {
         if let Err(error) = written {
             // What was made before it failed is known, and nobody's: it goes with the garbage.
             if !self.is_void() {
@@ -146,49 +184,92 @@ impl<T: Token> Store<T> {
         }
         self.reindex()?;
         self.tidy();
-        Ok(PutOutcome { revision: Revision { version, digest, origin }, written: true })
+        Ok(())
     }
 
-    /// The chunks first; the head last, since with it the version is there.
-    fn write_chunks(
+    /// Earlier values that lie apart, then the version itself.
+    fn write_version(
         &mut self,
-        head: &ChunkHead,
-        tail: &Zeroizing<Vec<u8>>,
-        part: usize,
+        what: &Write,
+        history: &History,
+        digest: Digest,
+        own: Zeroizing<Vec<u8>>,
+        fits: bool,
+        (tail, part, chunks): (&Zeroizing<Vec<u8>>, usize, usize),
     ) -> Result<(), StoreError> {
+        // Packing for the room may have moved or dropped what was to be replaced; what is gone needs no name.
+        let replaces: Vec<ObjectId> =
+            history.replaces.iter().copied().filter(|id| self.objects.contains_key(id)).collect();
+        if !history.apart.is_empty() {
+            let id = self.random_object()?;
+            self.create(id, &[], &history.apart)?;
+        }
+        if fits {
+            let mut entries = vec![own];
+            entries.extend(history.beside.iter().cloned());
+            let id = self.random_object()?;
+            return self.create(id, &replaces, &entries);
+        }
+        let (path, stamp) = (what.path.clone(), what.version.stamp());
+        let set = SetId(self.options.random()?);
+        let head = ChunkHead { path, stamp, set, chunks, length: tail.len(), digest };
+        // The chunks first; the head last, since with it the version is there.
         for (index, bytes) in tail.chunks(part).enumerate() {
             let body = format::encode_body(&head.path, &head.stamp, head.set, (index, head.chunks), bytes);
             let id = self.random_object()?;
             self.create(id, &[], &[body])?;
         }
         let id = self.random_object()?;
-        self.create(id, &[], &[format::encode_head(head)])
+        self.create(id, &replaces, &[format::encode_head(&head)])
     }
 
-    /// How many objects go when this record is replaced.
-    fn objects_of(&self, entry: &Entry) -> usize {
-        use crate::catalog::{Assembly, Item};
-        let mut count = 0;
-        for head in &entry.heads {
-            let Some(known) = self.objects.get(&head.place.object) else {
-                continue;
-            };
-            // A page stays for the sake of the other records in it.
-            count += usize::from(known.items.len() == 1);
-            for item in &known.items {
-                if let Item::Head { head: chunks, .. } = item
-                    && let Some(Assembly::Whole { head: whole, parts }) = self.assemblies.get(&chunks.set)
-                    && whole.revision == head.revision
-                {
-                    count += parts.len();
-                }
-            }
-        }
-        count
+    /// How many objects go when this record is replaced: those in which nothing else lives. Chunks of the sets that
+    /// are kept as history stay.
+    pub(super) fn objects_of(&self, path: &RecordPath, kept: &[SetId]) -> usize {
+        let goes = |item: &Item| match item {
+            Item::Record(own, _) => own == path,
+            Item::Head { head, history: false } => head.path == *path,
+            Item::Body(body) => body.path == *path && !kept.contains(&body.set) && !self.is_history(body.set),
+            _ => false,
+        };
+        let stays = |item: &Item| match item {
+            // History that rides beside a record goes with its object.
+            Item::History(own, _) => own != path,
+            item => !goes(item),
+        };
+        let all = self.live.iter().filter_map(|(id, live)| Some((&self.objects.get(id)?.items, live)));
+        all.filter(|(items, live)| {
+            let mut all = live.iter().filter_map(|number| items.get(*number));
+            all.clone().any(goes) && !all.any(stays)
+        })
+        .count()
+    }
+
+    fn is_history(&self, set: SetId) -> bool {
+        let history = |item: &Item| matches!(item, Item::Head { head, history: true } if head.set == set);
+        self.live.keys().any(|id| self.objects.get(id).is_some_and(|known| known.items.iter().any(history)))
     }
 }
 
-fn check_size(content: &Content) -> Result<(), StoreError> {
+/// Whether a copy of another token contradicts itself.
+pub(super) fn check_replica(replica: &Replica) -> Result<(), StoreError> {
+    let Replica { path, revision, content } = replica;
+    let life = revision.version.incarnation;
+    if Digest::of(path, life, content) != revision.digest {
+        return Err(StoreError::Invalid("the content is not what its digest says"));
+    }
+    if revision.version.lineage.contains_key(&revision.version.epoch) {
+        return Err(StoreError::Invalid("the lineage names the version's own epoch"));
+    }
+    if let Origin::Token { mark: Some(mark) } = &revision.origin
+        && mark.stamp.incarnation != life
+    {
+        return Err(StoreError::Invalid("the mark is of another life of the record"));
+    }
+    check_size(content)
+}
+
+pub(super) fn check_size(content: &Content) -> Result<(), StoreError> {
     let metadata = &content.metadata;
     let pairs = metadata.labels.iter().chain(&metadata.attributes);
     let size = content.data.size()

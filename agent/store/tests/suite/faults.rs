@@ -34,7 +34,7 @@ fn bystanders() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// Every subset of few writes; of many, what is lost at an end or alone.
-fn losses(writes: usize) -> Vec<Vec<bool>> {
+pub fn losses(writes: usize) -> Vec<Vec<bool>> {
     if writes <= 4 {
         let all = 1usize << writes;
         return (0..all).map(|mask| (0..writes).map(|bit| mask >> bit & 1 == 1).collect()).collect();

@@ -35,12 +35,14 @@ fn at_the_limit_new_records_are_refused_and_the_rest_goes_on() {
         world.plant(&format!("secrets/r/foreign-{number}"), b"not ours");
     }
     let mut store = open(&world);
+    // So large that no two share a page.
+    let (old, new) = (noise(1_200, 1), noise(1_200, 2));
     let room = 116 - OWN - 10;
     for number in 0..room {
-        store.put(&put(&format!("r/{number}"), &[("k", b"v")])).unwrap();
+        store.put(&put(&format!("r/{number}"), &[("k", &old)])).unwrap();
     }
     let before = world.objects();
-    let full = store.put(&put("r/new", &[("k", b"v")])).unwrap_err();
+    let full = store.put(&put("r/new", &[("k", &new)])).unwrap_err();
     assert_eq!(full, StoreError::TokenFull { objects: 116, needed: 1, limit: 116 });
     assert_eq!(full.remedy(), Remedy::Space);
     let grown = store.put(&put("r/1", &[("k", &noise(9_000, 1))])).unwrap_err();
@@ -48,7 +50,7 @@ fn at_the_limit_new_records_are_refused_and_the_rest_goes_on() {
     assert_eq!(world.objects(), before);
     // Replaces and deletions in a row, faster than the flash settles: the store waits where it has to.
     for number in 0..room {
-        store.put(&put(&format!("r/{number}"), &[("k", b"w")])).unwrap();
+        store.put(&put(&format!("r/{number}"), &[("k", &new)])).unwrap();
         assert!(world.objects().len() + 2 <= 122);
     }
     for number in 0..room {

@@ -3,8 +3,11 @@
 
 mod common;
 mod faults;
+mod faults_pages;
+mod history;
 mod limits;
 mod origins;
+mod packing;
 mod records;
 mod strangers;
 mod tombstones;

@@ -163,6 +163,34 @@ fn a_small_replace_is_five_calls_whatever_lies_beside_it() {
 }
 
 #[test]
+fn a_small_replace_on_hardware_lists_nothing_whatever_lies_beside_it() {
+    let world = formatted(Limits::SC_HSM);
+    for number in 0..30 {
+        world.plant(&format!("foreign {number}"), b"not ours");
+    }
+    let mut store = open(&world);
+    for number in 0..60 {
+        store.put(&put(&format!("r/{number}"), &[("k", b"v")])).unwrap();
+    }
+    world.clock().sleep(Duration::from_secs(5));
+    world.take_calls();
+    store.put(&put("r/7", &[("k", b"w")])).unwrap();
+    assert_eq!(world.take_calls(), [Call::Create, Call::Read]);
+    world.clock().sleep(Duration::from_secs(5));
+    assert_eq!(store.settle().unwrap(), None);
+    assert_eq!(world.take_calls(), [Call::Read, Call::Destroy]);
+    assert!(!store.put(&put("r/7", &[("k", b"w")])).unwrap().written);
+    assert_eq!(values(&mut store, "r/7"), one("k", b"w"));
+    assert_eq!(world.take_calls(), [Call::Read]);
+    for _ in 0..100 {
+        assert!(store.refresh().unwrap().is_empty());
+    }
+    assert_eq!(world.take_calls(), vec![Call::Info; 100]);
+    store.delete(&path("r/7"), Expect::Any).unwrap();
+    assert!(!world.take_calls().contains(&Call::List));
+}
+
+#[test]
 fn the_expected_version_is_checked_and_the_same_call_again_answers_the_same() {
     let world = formatted(Limits::SOFTWARE);
     let mut store = open(&world);

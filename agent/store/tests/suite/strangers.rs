@@ -2,7 +2,7 @@
 
 use hsm_store::format::Damage;
 use hsm_store::testing::{Call, Fault, FaultKind, When, World};
-use hsm_store::{Expect, Remedy, Store, StoreError, identify};
+use hsm_store::{Clock, Expect, Remedy, Store, StoreError, identify};
 use hsm_token::{ErrorClass, Limits, Token};
 use hsm_types::Presence;
 
@@ -285,6 +285,46 @@ fn a_token_that_lost_objects_lost_records_and_deleted_none() {
     assert!(sealed(&world).contains(&chunks[1]));
     store.put(&put("big", &[("k", b"healed")])).unwrap();
     assert_eq!(sealed(&world).len(), 4);
+}
+
+#[test]
+fn a_ghost_on_hardware_costs_one_more_look_in_an_epoch() {
+    let world = formatted(Limits::SC_HSM);
+    open(&world).put(&put("a", &[("k", b"a")])).unwrap();
+    let ghost = sealed(&world);
+    open(&world).put(&put("b", &[("k", b"b")])).unwrap();
+    world.haunt(&ghost[0]);
+    let mut store = open(&world);
+    world.take_calls();
+    for value in [b"1", b"2", b"3"] {
+        store.put(&put("b", &[("k", value)])).unwrap();
+    }
+    let lists = world.take_calls().into_iter().filter(|call| *call == Call::List).count();
+    // A listing is repeated while what it shows cannot be read.
+    assert!((1..=4).contains(&lists), "{lists}");
+    assert!(store.get(&path("a")).unwrap().is_unknown());
+}
+
+#[test]
+fn on_hardware_a_write_of_unknown_outcome_ends_the_epoch() {
+    for function in [Call::Create, Call::Destroy] {
+        for when in [When::Before, When::After] {
+            let world = formatted(Limits::SC_HSM);
+            let mut store = open(&world);
+            store.put(&put("a", &[("k", b"1")])).unwrap();
+            let kind = FaultKind::Fail(ErrorClass::Busy);
+            world.script(Fault { function: Some(function), number: 1, when, kind });
+            let put_it = store.put(&put("a", &[("k", b"2")]));
+            assert_eq!(put_it.is_err(), function == Call::Create);
+            world.clock().sleep(std::time::Duration::from_secs(5));
+            let _ = store.settle();
+            assert!(store.is_void());
+            // With a new view the next write gets a number of its own.
+            let mut store = open(&world);
+            store.put(&put("a", &[("k", b"3")])).unwrap();
+            assert_eq!(values(&mut open(&world), "a"), one("k", b"3"));
+        }
+    }
 }
 
 #[test]
