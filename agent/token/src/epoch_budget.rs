@@ -1,4 +1,5 @@
-//! When a token may be opened anew. Pure: the caller gives the time.
+//! When a token may be opened anew. Pure: the caller gives the time. [`crate::EpochBudget::load`] and `save` (module
+//! `budget_file`) carry it over a restart.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ pub const LONGEST_DELAY: Duration = Duration::from_mins(10);
 /// How many logins a token gets in any 24 hours unless told otherwise: each rewrites a flash sector of 100,000 cycles.
 pub const LOGINS_PER_DAY: usize = 24;
 
-const DAY: Duration = Duration::from_hours(24);
+pub(crate) const DAY: Duration = Duration::from_hours(24);
 
 /// Whether the next epoch may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,19 +26,25 @@ pub enum NextStart {
 }
 
 /// Backoff and login budget of one token.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EpochBudget {
-    logins_per_day: usize,
-    logins: VecDeque<Instant>,
-    failures: u32,
-    started: Option<Instant>,
-    not_before: Option<Instant>,
+    pub(crate) logins_per_day: usize,
+    /// Oldest first.
+    pub(crate) logins: VecDeque<Instant>,
+    pub(crate) failures: u32,
+    pub(crate) started: Option<Instant>,
+    pub(crate) not_before: Option<Instant>,
 }
 
 impl EpochBudget {
     /// A budget of so many logins in any 24 hours ([`LOGINS_PER_DAY`] by default).
     pub fn new(logins_per_day: usize) -> Self {
         Self { logins_per_day, logins: VecDeque::new(), failures: 0, started: None, not_before: None }
+    }
+
+    /// Backoff alone: for a software token, on which a login wears nothing.
+    pub fn without_wear() -> Self {
+        Self::new(usize::MAX)
     }
 
     /// Whether an epoch may start now. Asking changes nothing.
@@ -69,6 +76,9 @@ impl EpochBudget {
 
     /// A login was sent to the token, whatever came of it.
     pub fn logged_in(&mut self, now: Instant) {
+        if self.logins_per_day == usize::MAX {
+            return;
+        }
         while self.logins.len() >= self.logins_per_day.max(1) {
             self.logins.pop_front();
         }

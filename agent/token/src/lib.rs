@@ -3,6 +3,7 @@
 //! The port alone (no features) knows nothing of PKCS#11, so that the store can be tested over memory. The feature
 //! `pkcs11` adds the only code in this project that calls a PKCS#11 module, and the worker process around it.
 
+mod budget_file;
 mod durable;
 mod error;
 mod port;

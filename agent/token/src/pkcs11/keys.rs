@@ -20,7 +20,12 @@ struct Halves {
 }
 
 impl Pkcs11Token {
-    fn halves(&mut self, label: &str, operation: &'static str) -> Result<Halves, TokenError> {
+    fn keys(
+        &mut self,
+        class: ObjectClass,
+        label: &str,
+        operation: &'static str,
+    ) -> Result<Vec<ModuleHandle>, TokenError> {
         self.live(operation)?;
         // Without a login the private half is not shown, and "none" would be a guess.
         if self.accepted.is_none() {
@@ -30,11 +35,15 @@ impl Pkcs11Token {
                 "log in first: keys are private",
             ));
         }
-        let mut of = |class| {
-            let template = [Attribute::Class(class), Attribute::Label(label.as_bytes().to_vec())];
-            self.find(&template, operation)
-        };
-        Ok(Halves { private: of(ObjectClass::PRIVATE_KEY)?, public: of(ObjectClass::PUBLIC_KEY)? })
+        let template = [Attribute::Class(class), Attribute::Label(label.as_bytes().to_vec())];
+        self.find(&template, operation)
+    }
+
+    fn halves(&mut self, label: &str, operation: &'static str) -> Result<Halves, TokenError> {
+        Ok(Halves {
+            private: self.keys(ObjectClass::PRIVATE_KEY, label, operation)?,
+            public: self.keys(ObjectClass::PUBLIC_KEY, label, operation)?,
+        })
     }
 
     pub(super) fn find_pair(&mut self, label: &str) -> Result<Option<Vec<u8>>, TokenError> {
@@ -158,12 +167,12 @@ impl Pkcs11Token {
     ) -> Result<Zeroizing<Vec<u8>>, TokenError> {
         const OPERATION: &str = "derive";
         check(OPERATION, peer)?;
-        let halves = self.halves(label, OPERATION)?;
-        let [key] = halves.private.as_slice() else {
+        let keys = self.keys(ObjectClass::PRIVATE_KEY, label, OPERATION)?;
+        let [key] = keys.as_slice() else {
             return Err(TokenError::new(
                 ErrorClass::Invalid,
                 OPERATION,
-                format!("{} private keys have the label {label:?}, one is needed", halves.private.len()),
+                format!("{} private keys have the label {label:?}, one is needed", keys.len()),
             ));
         };
         let mechanism = Mechanism::Ecdh1Derive(Ecdh1DeriveParams::new(EcKdf::null(), peer));

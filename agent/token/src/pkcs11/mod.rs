@@ -3,6 +3,27 @@
 //! A [`Pkcs11Token`] is one epoch: C_Initialize, one session, C_Finalize when dropped. After an error that ends the
 //! epoch it refuses everything; open a new one. A process holds one at a time, and because a module can block for ever
 //! the agent does not use this directly but through [`crate::worker::WorkerToken`].
+//!
+//! # What it costs, in calls to the module
+//!
+//! | | calls |
+//! |---|---|
+//! | open | C_Initialize, C_GetInfo, C_GetSlotList (2), C_OpenSession, and 2 for each token that is there |
+//! | `info`, `still_there` | 1 |
+//! | `login`, a change of the PIN | 2: the flags first |
+//! | `list` | 3 for up to 255 objects, and 2 for each object that this epoch has not listed or made |
+//! | `read` | 2: the size, then the value |
+//! | `create`, `destroy`, `random` | 1 |
+//! | `find_key_pair` | 6, and 2 for the point; `derive` 7 |
+//!
+//! A listing takes one handle a call, and so one call more for each object, from a module that is not known to fill
+//! its answers (SoftHSM and OpenSC are).
+//!
+//! # What is wiped
+//!
+//! PINs and values are, in every buffer of ours and in cryptoki's `AuthPin`. cryptoki reads a value into a buffer of
+//! its own and frees that as it is, and the module has copies of which we know nothing (OpenSC keeps values that it
+//! read until C_Finalize). The worker process has glibc overwrite whatever is freed, and ends with the epoch.
 
 mod ec_point;
 mod handles;
@@ -11,10 +32,10 @@ mod keys;
 mod module;
 mod objects;
 mod pin_guard;
+mod pin_try;
 mod return_values;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use cryptoki::error::Error;
@@ -24,10 +45,11 @@ use cryptoki::types::AuthPin;
 use zeroize::Zeroizing;
 
 use handles::Handles;
-use module::Module;
+use module::{Found, Module};
+use pin_try::{PinTry, Verdict};
 use return_values::token_error;
 
-use crate::pin_memory::{PinDigest, PinMemory};
+use crate::pin_memory::PinMemory;
 use crate::{
     ErrorClass, Limits, ObjectHandle, ObjectInfo, Pin, Token, TokenError, TokenInfo, TokenListing, Visibility,
 };
@@ -82,9 +104,13 @@ pub struct Pkcs11Token {
     handles: Handles,
     /// Whether changes by others show at once, and handles are never given twice.
     software: bool,
+    /// Whether a short answer of C_FindObjects is the last one.
+    fills_answers: bool,
+    /// The slot's description, which does not change in an epoch.
+    slot_description: String,
     /// On a software token: what the last listing showed, by the module's handles, and what was made since.
     listed: Option<BTreeSet<u64>>,
-    /// What these say of themselves; `None` for what is not data.
+    /// What objects say of themselves, by the module's handles; `None` for what is not data.
     described: BTreeMap<u64, Option<ObjectInfo>>,
     memory: PinMemory,
 }
@@ -99,6 +125,7 @@ impl Pkcs11Token {
         let module = Module::load(&config.module, "open")?;
         let found = module.select(&config.token, "open")?;
         let session = module.context()?.open_rw_session(found.slot).map_err(|e| token_error("open", &e))?;
+        let module_is_opensc = module.is_opensc();
         Ok(Self {
             session,
             module,
@@ -110,6 +137,8 @@ impl Pkcs11Token {
             logins: 0,
             handles: Handles::new(epoch),
             software: found.info.software,
+            fills_answers: found.info.software || module_is_opensc,
+            slot_description: found.info.slot_description,
             described: BTreeMap::new(),
             listed: None,
             memory: PinMemory::ephemeral()?,
@@ -126,74 +155,59 @@ impl Pkcs11Token {
         self.logins
     }
 
-    /// Changes the user PIN (C_SetPIN). The same guard as for a login stands before it.
+    /// Changes the user PIN (C_SetPIN). Logs in with the old one first where that was not done, so that a wrong one is
+    /// found out by a login: a new epoch begins. The guard stands before both.
+    ///
+    /// The memory notes the change before it is made. When its outcome is not known (a crash, an error that ends the
+    /// epoch), a login with either of the two values, each at most once, says which is the PIN, and nothing else is
+    /// sent. The new value first costs no try where the change was made; where the memory knows of no change
+    /// ([`PinMemory::change_under_way`]) none was begun, and the old value goes first. After that, or after `Ok`, the other value is
+    /// known to be wrong, also to whoever still has the old file.
     pub fn change_pin(&mut self, old: &Pin, new: &Pin) -> Result<(), TokenError> {
         const OPERATION: &str = "change_pin";
         self.live(OPERATION)?;
-        let digest = self.may_try(OPERATION, old, &[old, new])?;
-        let answer = self.session.set_pin(&auth(old), &auth(new));
-        self.judged(&digest, answer, OPERATION)?;
-        if self.accepted.is_some() {
-            self.accepted = Some(new.duplicate());
+        if let Some(accepted) = &self.accepted {
+            if accepted.expose() != old.expose() {
+                return Err(TokenError::new(
+                    ErrorClass::PinIncorrect,
+                    OPERATION,
+                    "the old PIN is not the one that the token is logged in with; it was not tried",
+                ));
+            }
+        } else {
+            pin_guard::fits(OPERATION, new, self.look(OPERATION)?.lengths)?;
+            self.login(old)?;
         }
+        let found = self.look(OPERATION)?;
+        pin_guard::fits(OPERATION, new, found.lengths)?;
+        let attempt = PinTry::change(&mut self.memory, OPERATION, found.info.pin, old, new)?;
+        self.logins += 1;
+        let answer = self.session.set_pin(&auth(old), &auth(new));
+        self.judged(attempt, answer, OPERATION)?;
+        self.accepted = Some(new.duplicate());
         Ok(())
     }
 
-    /// Asks the guard, and notes the try that is about to be made. All of `lengths` must have lengths that fit.
-    fn may_try(
-        &mut self,
-        operation: &'static str,
-        pin: &Pin,
-        lengths: &[&Pin],
-    ) -> Result<PinDigest, TokenError> {
-        let found = match self.module.look(self.slot, operation) {
-            Ok(found) => found,
-            Err(error) => return Err(self.note(error)),
-        };
-        let digest = self.memory.digest(pin);
-        pin_guard::permit(operation, found.info.pin, self.memory.known(&digest)).map_err(|mut error| {
-            if let (ErrorClass::PinIncorrect, Some(path)) = (error.class, self.memory.path()) {
-                let _ = write!(
-                    error.message,
-                    " (if the token's PIN has been set to this one since, remove {})",
-                    path.display()
-                );
-            }
-            error
-        })?;
-        for pin in lengths {
-            pin_guard::fits(operation, pin, found.lengths)?;
-        }
-        self.memory.begin(&digest)?;
-        self.logins += 1;
-        Ok(digest)
+    /// What the module says of the token now.
+    fn look(&mut self, operation: &'static str) -> Result<Found, TokenError> {
+        let description = self.slot_description.clone();
+        self.module.look_in(self.slot, description, operation).map_err(|error| self.note(error))
     }
 
     /// Remembers what the token said of the PIN.
     fn judged(
         &mut self,
-        digest: &PinDigest,
+        attempt: PinTry,
         answer: Result<(), Error>,
         operation: &'static str,
     ) -> Result<(), TokenError> {
-        let (noted, result) = match answer {
-            Ok(()) => (self.memory.worked(), Ok(())),
-            Err(error) => {
-                let error = token_error(operation, &error);
-                let noted = match error.class {
-                    ErrorClass::PinIncorrect => self.memory.failed(digest),
-                    ErrorClass::PinLength | ErrorClass::Invalid => self.memory.not_judged(digest),
-                    // Stays pending: the flags will say whether the try was used.
-                    _ => Ok(()),
-                };
-                (noted, Err(self.note(error)))
-            }
-        };
-        if let Err(trouble) = noted {
-            // Still noted as pending on the disk, which is enough not to try a wrong value twice.
+        let answer = answer.map_err(|error| token_error(operation, &error));
+        let verdict = Verdict::of(answer.as_ref().copied());
+        if let Err(trouble) = attempt.judged(&mut self.memory, verdict) {
+            // Still noted as under way on the disk, which is enough not to try a wrong value twice.
             tracing::warn!(error = %trouble, "The memory of failed PINs is not up to date.");
         }
-        result
+        answer.map_err(|error| self.note(error))
     }
 
     /// Refuses everything after an error that ended the epoch.
@@ -248,10 +262,7 @@ impl Token for Pkcs11Token {
 
     fn info(&mut self) -> Result<TokenInfo, TokenError> {
         self.live("info")?;
-        match self.module.look(self.slot, "info") {
-            Ok(found) => Ok(found.info),
-            Err(error) => Err(self.note(error)),
-        }
+        Ok(self.look("info")?.info)
     }
 
     /// One call, C_GetSessionInfo. Only after a bad answer C_GetSlotInfo is asked, to tell a token that went away from
@@ -295,9 +306,12 @@ impl Token for Pkcs11Token {
                 "the token is logged in with another PIN; open it anew to try this one",
             ));
         }
-        let digest = self.may_try(OPERATION, pin, &[pin])?;
+        let found = self.look(OPERATION)?;
+        pin_guard::fits(OPERATION, pin, found.lengths)?;
+        let attempt = PinTry::login(&mut self.memory, OPERATION, found.info.pin, pin)?;
+        self.logins += 1;
         let answer = self.session.login(UserType::User, Some(&auth(pin)));
-        self.judged(&digest, answer, OPERATION)?;
+        self.judged(attempt, answer, OPERATION)?;
         self.accepted = Some(pin.duplicate());
         // A listing from before the login lacks the private objects: it is void.
         self.epoch += 1;

@@ -103,6 +103,12 @@ impl Module {
             .ok_or_else(|| TokenError::new(ErrorClass::SessionLost, "open", "the module is finalised"))
     }
 
+    /// Whether this is OpenSC's module, of which we know more than the standard says.
+    pub(crate) fn is_opensc(&self) -> bool {
+        let info = self.context().map(Pkcs11::get_library_info);
+        info.is_ok_and(|info| info.is_ok_and(|info| info.manufacturer_id().starts_with("OpenSC")))
+    }
+
     /// Every slot that holds a token, initialised or not.
     pub(crate) fn tokens(&self, operation: &'static str) -> Result<Vec<Found>, TokenError> {
         let context = self.context()?;
@@ -112,10 +118,18 @@ impl Module {
 
     /// What the module says of the token in this slot, now.
     pub(crate) fn look(&self, slot: Slot, operation: &'static str) -> Result<Found, TokenError> {
-        let context = self.context()?;
-        let token = context.get_token_info(slot).map_err(|e| token_error(operation, &e))?;
-        let slot_info = context.get_slot_info(slot).map_err(|e| token_error(operation, &e))?;
-        let trimmed = |text: &str| text.trim_end_matches([' ', '\0']).to_owned();
+        let slot_info = self.context()?.get_slot_info(slot).map_err(|e| token_error(operation, &e))?;
+        self.look_in(slot, trimmed(slot_info.slot_description()), operation)
+    }
+
+    /// The same in a slot whose description is known.
+    pub(crate) fn look_in(
+        &self,
+        slot: Slot,
+        slot_description: String,
+        operation: &'static str,
+    ) -> Result<Found, TokenError> {
+        let token = self.context()?.get_token_info(slot).map_err(|e| token_error(operation, &e))?;
         let (manufacturer, model) = (trimmed(token.manufacturer_id()), trimmed(token.model()));
         let info = TokenInfo {
             label: trimmed(token.label()),
@@ -124,7 +138,7 @@ impl Module {
             model,
             serial: trimmed(token.serial_number()),
             firmware: token.firmware_version().to_string(),
-            slot_description: trimmed(slot_info.slot_description()),
+            slot_description,
             slot: slot.id(),
             pin: PinFlags {
                 count_low: token.user_pin_count_low(),
@@ -201,6 +215,11 @@ fn choose(
             format!("more than one {selector}: name a label, a serial, a reader or a slot; {shows}"),
         )),
     }
+}
+
+/// A fixed-length text of PKCS#11.
+fn trimmed(text: &str) -> String {
+    text.trim_end_matches([' ', '\0']).to_owned()
 }
 
 impl Drop for Module {

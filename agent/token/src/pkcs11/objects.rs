@@ -12,16 +12,15 @@ use crate::{ErrorClass, ObjectHandle, ObjectInfo, TokenError, TokenListing, Visi
 
 /// The longest label that [`crate::Token::create`] takes, in bytes: far below where SC-HSM hides objects (400).
 const LABEL_MAX: usize = 200;
-/// How many handles SoftHSM is asked for at once. It gives as many as there are.
-const SOFTWARE_BATCH: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+/// How many handles a module is asked for at once that gives as many as there are: SoftHSM, and OpenSC (0.23 to 0.27,
+/// `C_FindObjects` in pkcs11-object.c), which lists what it has in memory.
+const BATCH: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// How many finds a listing of a token that others change may take.
 const ROUNDS: usize = 16;
 /// After how many of them an object that cannot be described is one without a name.
 const PATIENT_ROUNDS: usize = 4;
 
-const DESCRIPTION: [AttributeType; 3] =
-    [AttributeType::Label, AttributeType::Application, AttributeType::Private];
-const DESCRIPTION_AND_CLASS: [AttributeType; 4] =
+const DESCRIPTION: [AttributeType; 4] =
     [AttributeType::Label, AttributeType::Application, AttributeType::Private, AttributeType::Class];
 
 /// What an object says of itself.
@@ -40,7 +39,7 @@ impl Pkcs11Token {
         template: &[Attribute],
         operation: &'static str,
     ) -> Result<Vec<ModuleHandle>, TokenError> {
-        let batch = if self.software { SOFTWARE_BATCH } else { NonZeroUsize::MIN };
+        let batch = if self.fills_answers { BATCH } else { NonZeroUsize::MIN };
         let found = self.session.iter_objects_with_cache_size(template, batch).and_then(Iterator::collect);
         found.map_err(|e| self.fail(operation, &e))
     }
@@ -60,23 +59,16 @@ impl Pkcs11Token {
         if self.software {
             return self.list_shared(OPERATION);
         }
-        let objects = self.find(&[Attribute::Class(ObjectClass::DATA)], OPERATION)?;
-        let all = self.find(&[], OPERATION)?;
-        let data: BTreeSet<u64> = objects.iter().map(ModuleHandle::handle).collect();
-        let others = all.iter().filter(|object| !data.contains(&object.handle())).count();
-        let mut data = Vec::with_capacity(objects.len());
-        for object in objects {
-            let info = match self.describe(object, &DESCRIPTION, OPERATION) {
-                Ok(described) => described.info,
-                // It is there and it counts; its name stays empty, and reading it says what it is.
-                Err(error) if self.one_object_only(&error) => self.unnamed(object),
-                Err(error) => return Err(self.note(error)),
-            };
-            data.push(info);
-        }
-        let listed: Vec<_> = data.iter().map(|info| info.handle).collect();
-        self.handles.keep(&listed);
-        Ok(TokenListing { data, others })
+        // The module shows what was there at the start of the epoch and what we changed since: what an object is
+        // called is asked once.
+        let objects = self.find(&[], OPERATION)?;
+        self.describe_all(&objects, true, OPERATION)?.ok_or_else(|| {
+            self.note(TokenError::new(
+                ErrorClass::NoSuchObject,
+                OPERATION,
+                "an object that was listed a moment ago is not there; the token is opened anew",
+            ))
+        })
     }
 
     /// Lists a software token, which others may write to at the same time.
@@ -121,33 +113,46 @@ impl Pkcs11Token {
                 data.extend(known.clone());
                 continue;
             }
-            match self.describe(*object, &DESCRIPTION_AND_CLASS, operation) {
+            match self.describe(*object, operation) {
                 Ok(described) => {
                     let info = described.is_data.then_some(described.info);
                     data.extend(info.clone());
                     // One without a label may be half made: SoftHSM shows it before it has its attributes.
-                    if described.named {
+                    if described.named || !self.software {
                         self.described.insert(object.handle(), info);
                     }
                 }
-                Err(error) if error.class == ErrorClass::NoSuchObject && self.session_alive() => {
+                Err(error)
+                    if self.software && error.class == ErrorClass::NoSuchObject && self.session_alive() =>
+                {
                     return Ok(None);
                 }
                 Err(error) if self.one_object_only(&error) => {
                     if !settle {
                         return Ok(None);
                     }
-                    data.push(self.unnamed(*object));
+                    // It is there and it counts; its name stays empty, and reading it says what it is.
+                    if self.may_be_data(*object) {
+                        data.push(self.unnamed(*object));
+                    }
                 }
                 Err(error) => return Err(self.note(error)),
             }
         }
-        let there = self.listed.as_ref();
-        self.described.retain(|object, _| there.is_some_and(|there| there.contains(object)));
+        let there: BTreeSet<u64> = objects.iter().map(ModuleHandle::handle).collect();
+        self.described.retain(|object, _| there.contains(object));
         let listed: Vec<_> = data.iter().map(|info| info.handle).collect();
         self.handles.keep(&listed);
         let others = objects.len() - data.len();
         Ok(Some(TokenListing { data, others }))
+    }
+
+    /// Whether an object that cannot be described is data, or does not say. A key that cannot be described is a key.
+    fn may_be_data(&self, object: ModuleHandle) -> bool {
+        let class = self.session.get_attributes(object, &[AttributeType::Class]).unwrap_or_default();
+        !class
+            .iter()
+            .any(|attribute| matches!(attribute, Attribute::Class(class) if *class != ObjectClass::DATA))
     }
 
     fn unnamed(&mut self, object: ModuleHandle) -> ObjectInfo {
@@ -160,14 +165,11 @@ impl Pkcs11Token {
         }
     }
 
-    fn describe(
-        &mut self,
-        object: ModuleHandle,
-        wanted: &[AttributeType],
-        operation: &'static str,
-    ) -> Result<Described, TokenError> {
-        let attributes =
-            self.session.get_attributes(object, wanted).map_err(|error| token_error(operation, &error))?;
+    fn describe(&mut self, object: ModuleHandle, operation: &'static str) -> Result<Described, TokenError> {
+        let attributes = self
+            .session
+            .get_attributes(object, &DESCRIPTION)
+            .map_err(|error| token_error(operation, &error))?;
         let mut described = Described { info: self.unnamed(object), is_data: true, named: false };
         for attribute in attributes {
             match attribute {
@@ -271,11 +273,9 @@ impl Pkcs11Token {
             Ok(object) => {
                 let info = ObjectInfo { label: label.to_owned(), visibility, ..self.unnamed(object) };
                 let handle = info.handle;
-                if self.software {
-                    self.described.insert(object.handle(), Some(info));
-                    if let Some(listed) = &mut self.listed {
-                        listed.insert(object.handle());
-                    }
+                self.described.insert(object.handle(), Some(info));
+                if let Some(listed) = &mut self.listed {
+                    listed.insert(object.handle());
                 }
                 Ok(handle)
             }

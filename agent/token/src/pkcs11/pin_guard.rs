@@ -35,6 +35,11 @@ pub(crate) fn permit(operation: &'static str, flags: PinFlags, known: Known) -> 
             ErrorClass::PinIncorrect,
             "this PIN was sent before, its answer was lost, and the token counts a wrong try; it was not tried again",
         ),
+        Known::ChangeUnderWay => refuse(
+            ErrorClass::PinIncorrect,
+            "a change of the PIN was cut short, and this value is neither its old nor its new one; it was not tried: \
+             give one of these",
+        ),
         Known::Pending | Known::Nothing => Ok(()),
     }
 }
@@ -74,6 +79,10 @@ mod tests {
             (low, Known::Nothing, None),
             (low, Known::Pending, Some(ErrorClass::PinIncorrect)),
             (low, Known::Failed, Some(ErrorClass::PinIncorrect)),
+            (fine, Known::ChangeUnderWay, Some(ErrorClass::PinIncorrect)),
+            (low, Known::ChangeUnderWay, Some(ErrorClass::PinIncorrect)),
+            (last, Known::ChangeUnderWay, Some(ErrorClass::PinLocked)),
+            (locked, Known::ChangeUnderWay, Some(ErrorClass::PinLocked)),
             (last, Known::Nothing, Some(ErrorClass::PinLocked)),
             (last, Known::Pending, Some(ErrorClass::PinLocked)),
             (last, Known::Failed, Some(ErrorClass::PinLocked)),

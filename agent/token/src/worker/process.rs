@@ -27,6 +27,9 @@ impl Process {
             .args(&program.args)
             // With it OpenSC writes every APDU, and so the PIN, to our log.
             .env_remove("OPENSC_DEBUG")
+            // mallopt(3) M_PERTURB: glibc overwrites what is freed, also in libraries that do not wipe. With this byte
+            // it hands out zeroes, so that a module with a lucky bug stays lucky.
+            .env("MALLOC_PERTURB_", "255")
             .envs(program.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
