@@ -34,7 +34,7 @@ pub(super) fn doctor(select: &SelectArgs, args: &DoctorArgs) -> Outcome {
              take the rest from a mirror or a backup"
         )));
     }
-    if store.index().is_compacting() {
+    if store.is_compacting() {
         return Err(Failure::Other(
             "a compaction has begun and is not done: run the same hsm-agent token compact again".to_owned(),
         ));

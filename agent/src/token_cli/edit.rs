@@ -39,6 +39,7 @@ fn plan(
     given: &Payload,
     replace: bool,
     stamp: Option<Stamp>,
+    keep_history: usize,
 ) -> Result<PutRequest, Failure> {
     let diverged = || StoreError::Diverged {
         path: path.clone(),
@@ -71,7 +72,7 @@ fn plan(
         origin: PutOrigin::Token,
         parents,
         begin_epoch: true,
-        keep_history: 0,
+        keep_history,
     })
 }
 
@@ -95,7 +96,7 @@ fn write(
     let mut round = 1;
     let outcome = loop {
         let heads = now(&mut store, path)?;
-        let request = plan(path, heads, given, args.replace, stamp)?;
+        let request = plan(path, heads, given, args.replace, stamp, args.keep_history)?;
         if args.dry_run {
             let keys: Vec<&str> = request.content.data.iter().map(|(k, _)| k.as_str()).collect();
             say(&format!("{path} would have the keys {} (dry run)", keys.join(", ")));
@@ -114,7 +115,7 @@ fn write(
     Ok(Some(outcome))
 }
 
-fn report(format: Format, path: &RecordPath, outcome: &PutOutcome) -> Outcome {
+pub(super) fn report(format: Format, path: &RecordPath, outcome: &PutOutcome) -> Outcome {
     let version = outcome.revision.version.stamp();
     match format {
         Format::Json | Format::Yaml => document(
@@ -159,7 +160,7 @@ pub(super) fn delete(select: &SelectArgs, args: &DeleteArgs) -> Outcome {
         say(&format!("{path} deleted ({} tombstone(s))", outcome.tombstones.len()));
         return Ok(());
     };
-    let mut request = plan(&path, heads, &Payload::new(), false, stamp)?;
+    let mut request = plan(&path, heads, &Payload::new(), false, stamp, KEEP_HISTORY)?;
     if request.content.data.remove(key).is_none() {
         return missing(format!("{path} has no key {key}; nothing was deleted"));
     }

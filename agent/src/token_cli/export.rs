@@ -91,7 +91,7 @@ pub(super) fn write(
     unlock: Option<&Unlock>,
     force: bool,
 ) -> Result<Exported, Failure> {
-    if store.index().is_compacting() {
+    if store.is_compacting() {
         return Err(StoreError::Compacting.into());
     }
     let header = Header {
@@ -155,6 +155,39 @@ fn record(
     for head in heads {
         let replica = Replica { path: path.clone(), revision: head.revision, content: head.content };
         draft.put(&Item::Record(replica))?;
+    }
+    earlier(store, path, draft)
+}
+
+/// Writes the earlier values; says which of them could not be read.
+fn earlier(
+    store: &mut Store<WorkerToken>,
+    path: &RecordPath,
+    draft: &mut Draft,
+) -> Result<Option<String>, Failure> {
+    let kept = match store.history(path) {
+        Presence::Present(revisions) => revisions,
+        Presence::Absent | Presence::Unknown(_) => Vec::new(),
+    };
+    for revision in kept {
+        let stamp = revision.version.stamp();
+        match store.history_value(path, stamp) {
+            Ok(Presence::Present(record)) => {
+                let replica =
+                    Replica { path: path.clone(), revision: record.revision, content: record.content };
+                draft.put(&Item::Earlier(replica))?;
+            }
+            // Dropped since: history is for where there is room.
+            Ok(Presence::Absent) => {}
+            Ok(Presence::Unknown(why)) => return Ok(Some(format!("earlier value {stamp}: {why}"))),
+            Err(error) => {
+                let error: OpError = error.into();
+                if error.ends_epoch || store.is_void() {
+                    return Err(error.into());
+                }
+                return Ok(Some(format!("earlier value {stamp}: {}", error.message)));
+            }
+        }
     }
     Ok(None)
 }

@@ -8,6 +8,7 @@ use hsm_store::Record;
 use hsm_types::RecordPath;
 
 use super::args::{Format, GetArgs};
+use super::history::{self, value};
 use super::output::{document, raw, say, table};
 use super::record::{checksum, heads, path};
 use super::session::open;
@@ -17,17 +18,9 @@ use crate::config::SelectArgs;
 pub(super) fn get(select: &SelectArgs, args: &GetArgs) -> Outcome {
     let path = path(&args.path)?;
     let mut store = open(select)?;
-    let heads = heads(&mut store, &path)?;
-    let [record] = heads.as_slice() else {
-        let versions: Vec<String> = heads.iter().map(|r| r.revision.version.stamp().to_string()).collect();
-        return Err(Failure::Op(crate::error::OpError::new(
-            crate::error::Kind::Conflict,
-            None,
-            format!(
-                "{path} has diverged into {}; `put --replace` merges them into what you give",
-                versions.join(" and ")
-            ),
-        )));
+    let record = match &args.version {
+        Some(version) => value(&mut store, &path, history::version(version)?)?,
+        None => only(&path, heads(&mut store, &path)?)?,
     };
     if let Some(key) = &args.key {
         let value = record.content.data.get(key);
@@ -36,10 +29,21 @@ pub(super) fn get(select: &SelectArgs, args: &GetArgs) -> Outcome {
     }
     match args.output {
         Format::Name => say(path.as_str()),
-        Format::Json | Format::Yaml => document(args.output, &shown(&path, record, args.show_values))?,
-        Format::Table | Format::Wide => show(&path, record, args.show_values),
+        Format::Json | Format::Yaml => document(args.output, &shown(&path, &record, args.show_values))?,
+        Format::Table | Format::Wide => show(&path, &record, args.show_values),
     }
     Ok(())
+}
+
+/// The record, if it has not diverged.
+fn only(path: &RecordPath, mut heads: Vec<Record>) -> Result<Record, Failure> {
+    if let (1, Some(record)) = (heads.len(), heads.pop()) {
+        return Ok(record);
+    }
+    Err(Failure::Conflict(format!(
+        "{path} has diverged into several versions; `history` lists them, `get --version V` shows each, and \
+         `put --replace` merges them into what you give"
+    )))
 }
 
 /// The document of `get`; its fields stay in this order.

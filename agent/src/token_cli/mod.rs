@@ -5,12 +5,14 @@
 mod admit;
 mod args;
 mod change_pin;
+mod compact;
 mod completion;
 mod doctor;
 mod edit;
 mod export;
 mod find;
 mod get;
+mod history;
 mod import;
 mod info;
 mod init;
@@ -132,6 +134,9 @@ pub fn main(args: &TokenArgs) -> ExitCode {
         Verb::Import(verb) => import::import(&args.select, verb),
         Verb::Put(verb) => edit::put(&args.select, verb),
         Verb::Delete(verb) => again(|| edit::delete(&args.select, verb)),
+        Verb::History(verb) => again(|| history::history(&args.select, verb)),
+        Verb::Restore(verb) => again(|| history::restore(&args.select, verb)),
+        Verb::Compact(verb) => compact::compact(&args.select, verb),
         Verb::Init(verb) => init::init(&args.select, verb),
         Verb::ChangePin(verb) => change_pin::change_pin(&args.select, verb),
     };

@@ -65,11 +65,17 @@ pub(super) fn options(chosen: &Chosen, info: &TokenInfo) -> Options {
 /// A worker whose token is the one that was named, and is logged in. What was forgotten here, or is carried by
 /// something else than what was admitted, is given no PIN.
 pub(super) fn log_in(chosen: &Chosen) -> Result<(WorkerToken, TokenInfo), Failure> {
+    let (mut worker, info) = guarded(chosen)?;
+    give_pin(chosen, &mut worker, &info)?;
+    Ok((worker, info))
+}
+
+/// The same, before it is given its PIN.
+pub(super) fn guarded(chosen: &Chosen) -> Result<(WorkerToken, TokenInfo), Failure> {
     let (mut worker, info) = connect(chosen)?;
     if let Presence::Present(id) = identify(&mut worker)? {
         guard(chosen, id, &info)?;
     }
-    give_pin(chosen, &mut worker, &info)?;
     Ok((worker, info))
 }
 
@@ -140,10 +146,15 @@ pub(super) fn pin(chosen: &Chosen) -> Result<Pin, Failure> {
         .map_err(|message| Failure::Other(message.replace(", it is read again by itself", "")))
 }
 
-/// Waits until what was superseded is gone: this process ends, and nobody else would do it soon.
+/// Waits until what was superseded is gone, and packs what a token that runs short of objects has room for: this process
+/// ends, and nobody else would do it soon.
 pub(super) fn finish(store: &mut Store<WorkerToken>) -> Result<(), Failure> {
-    while let Some(due) = store.settle()? {
-        std::thread::sleep(due);
+    loop {
+        while let Some(due) = store.settle()? {
+            std::thread::sleep(due);
+        }
+        if !store.repack()? {
+            return Ok(());
+        }
     }
-    Ok(())
 }

@@ -125,6 +125,7 @@ mod tests {
             from_env_file: env.map(str::to_owned),
             replace: false,
             expect_version: None,
+            keep_history: 3,
             dry_run: false,
             output: Format::Table,
         }

@@ -150,11 +150,6 @@ impl Index {
         self.hidden > 0 || self.compacting
     }
 
-    /// Whether a compaction has begun and is not done.
-    pub fn is_compacting(&self) -> bool {
-        self.compacting
-    }
-
     /// How many objects the token lists.
     pub fn counts(&self) -> ObjectCounts {
         self.counts

@@ -79,18 +79,6 @@ fn a_wrong_pin_is_tried_once_also_by_the_command_line() {
 }
 
 #[test]
-fn the_pin_can_be_changed() {
-    let node = Node::with_token();
-    node.put("a", "k", "v");
-    let new = node.path("new");
-    std::fs::write(&new, "another-pin-22\n").unwrap();
-    node.ok(&["change-pin", "--new-pin-file", new.to_str().unwrap()]);
-    node.fails(&["list"], 1);
-    std::fs::copy(&new, node.path("pin")).unwrap();
-    assert_eq!(node.ok(&["get", "a", "--key", "k"]), "v");
-}
-
-#[test]
 fn what_a_token_is_is_told_without_a_pin() {
     let node = Node::with_token();
     std::fs::remove_file(node.path("pin")).unwrap();

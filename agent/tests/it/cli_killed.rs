@@ -1,50 +1,12 @@
 //! The command line killed in the middle of bulk work: the same command goes on.
 
-use std::path::Path;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
-use crate::node::{Node, children_of};
+use crate::kill::{killed_when, objects};
+use crate::node::Node;
 
 /// How long anything may take here before the test says so.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Runs it until `ready`, then kills it and its worker. Says whether it was still running.
-fn killed_when(node: &Node, args: &[&str], ready: impl Fn() -> bool) -> bool {
-    let mut child = node.start(args);
-    let until = Instant::now() + PATIENCE;
-    let mut running = true;
-    while running && !ready() {
-        assert!(Instant::now() < until, "{args:?} gets nowhere");
-        running = child.try_wait().unwrap().is_none();
-        std::thread::sleep(Duration::from_micros(200));
-    }
-    kill(&mut child);
-    running
-}
-
-fn kill(child: &mut Child) {
-    let workers = children_of(child.id());
-    drop(child.kill());
-    drop(child.wait());
-    // The worker ends by itself when nobody speaks to it; here it is cut off as a power failure would.
-    for worker in workers {
-        drop(nix::sys::signal::kill(nix::unistd::Pid::from_raw(worker), nix::sys::signal::Signal::SIGKILL));
-    }
-}
-
-fn objects(folder: &Path) -> usize {
-    let Ok(entries) = std::fs::read_dir(folder) else {
-        return 0;
-    };
-    entries
-        .flatten()
-        .map(|entry| {
-            let path = entry.path();
-            if path.is_dir() { objects(&path) } else { usize::from(path.extension().is_some_and(|e| e == "object")) }
-        })
-        .sum()
-}
 
 const RECORDS: usize = 12;
 
@@ -73,7 +35,8 @@ fn an_export_that_is_killed_leaves_the_old_file_and_can_be_made_again() {
     assert_eq!(std::fs::read(&out).unwrap(), b"the old export");
     node.ok(&args);
     assert!(!part.exists());
-    let dry = node.ok(&["import", "--passphrase-file", pass.to_str().unwrap(), out.to_str().unwrap(), "--dry-run"]);
+    let dry =
+        node.ok(&["import", "--passphrase-file", pass.to_str().unwrap(), out.to_str().unwrap(), "--dry-run"]);
     assert!(dry.contains(&format!("{RECORDS} unchanged")), "{dry}");
 }
 
@@ -111,7 +74,8 @@ fn an_import_that_is_killed_anywhere_goes_on() {
 fn two_exports_to_one_file_do_not_mix() {
     let node = filled();
     let (out, pass) = (node.path("out.age"), node.path("pass"));
-    let args = ["export", "--passphrase-file", pass.to_str().unwrap(), "--out", out.to_str().unwrap(), "--force"];
+    let args =
+        ["export", "--passphrase-file", pass.to_str().unwrap(), "--out", out.to_str().unwrap(), "--force"];
     let part = node.path("out.age.part");
     let mut first = node.start(&args);
     let until = Instant::now() + PATIENCE;

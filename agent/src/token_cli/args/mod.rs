@@ -4,9 +4,9 @@ mod records;
 mod token;
 mod transfer;
 
-pub(super) use records::{DeleteArgs, GetArgs, ListArgs, PutArgs};
+pub(super) use records::{DeleteArgs, GetArgs, HistoryArgs, ListArgs, PutArgs, RestoreArgs};
 pub(super) use token::{AdmitArgs, ChangePinArgs, DoctorArgs, ForgetArgs, InfoArgs, InitArgs};
-pub(super) use transfer::{ExportArgs, ImportArgs, LockArgs, UnlockArgs};
+pub(super) use transfer::{CompactArgs, ExportArgs, ImportArgs, LockArgs, UnlockArgs};
 
 use crate::config::SelectArgs;
 
@@ -30,12 +30,18 @@ pub enum Verb {
     Get(GetArgs),
     /// Set keys of a record, or make it
     Put(PutArgs),
-    /// Delete a record, or one key of it
+    /// Delete a record with its history, or one key of it
     Delete(DeleteArgs),
+    /// List the versions of a record that are kept
+    History(HistoryArgs),
+    /// Make an earlier value of a record the current one again
+    Restore(RestoreArgs),
     /// Write the records into an encrypted file, and check it
     Export(ExportArgs),
     /// Read the records of an encrypted file onto the token; a newer or differing version there is kept
     Import(ImportArgs),
+    /// Give back flash that the token has leaked: export, empty, refill
+    Compact(CompactArgs),
     /// Make a software token, and a store on a token that has none
     Init(InitArgs),
     /// Change the token's PIN

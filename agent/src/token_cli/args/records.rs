@@ -21,6 +21,9 @@ pub struct GetArgs {
     /// Only this value: its raw bytes on stdout and nothing else
     #[arg(long, conflicts_with = "output")]
     pub key: Option<String>,
+    /// This version, current or earlier, as `history` prints it
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
     /// Show values instead of masking them
     #[arg(long)]
     pub show_values: bool,
@@ -46,6 +49,9 @@ pub struct PutArgs {
     /// Only if the record is at this version, as `get -o json` prints it
     #[arg(long, value_name = "VERSION")]
     pub expect_version: Option<String>,
+    /// How many earlier values of the record are kept, where there is room for them
+    #[arg(long, value_name = "N", default_value_t = super::super::edit::KEEP_HISTORY)]
+    pub keep_history: usize,
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,
@@ -71,4 +77,33 @@ pub struct DeleteArgs {
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `history`
+#[derive(clap::Args)]
+pub struct HistoryArgs {
+    /// The record
+    pub path: String,
+    /// The form of the output
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+}
+
+/// `restore`
+#[derive(clap::Args)]
+pub struct RestoreArgs {
+    /// The record
+    pub path: String,
+    /// The earlier version whose content is to be the current one again, as `history` prints it
+    #[arg(long, value_name = "VERSION")]
+    pub version: String,
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// The form of the output
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
 }

@@ -18,9 +18,12 @@ pub struct InitArgs {
 /// `change-pin`
 #[derive(clap::Args)]
 pub struct ChangePinArgs {
-    /// The file that holds the new PIN
+    /// The file that holds the new PIN; made with a random one if it does not exist
     #[arg(long, value_name = "FILE")]
     pub new_pin_file: PathBuf,
+    /// In the end, write the new PIN over the old one in the file that --pin-file names
+    #[arg(long)]
+    pub replace_pin_file: bool,
 }
 
 /// `info`

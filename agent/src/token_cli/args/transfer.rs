@@ -75,3 +75,23 @@ pub struct ImportArgs {
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
 }
+
+/// `compact`
+#[derive(clap::Args)]
+pub struct CompactArgs {
+    /// To whom the export is encrypted.
+    #[command(flatten)]
+    pub lock: LockArgs,
+    /// With recipients: the key that opens the export, which must be one of theirs
+    #[arg(long, value_name = "FILE", conflicts_with = "passphrase_file")]
+    pub identity: Option<PathBuf>,
+    /// The export, from which the token is filled again; after a crash give the same file
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Take the whole store off and make it anew with the same identity: for flash that comes back only so
+    #[arg(long)]
+    pub reformat: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}

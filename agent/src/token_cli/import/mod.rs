@@ -62,7 +62,7 @@ pub(super) fn unlock(args: &UnlockArgs) -> Result<Unlock, Failure> {
 impl<'a> Import<'a> {
     fn run(&mut self, select: &SelectArgs, args: &ImportArgs) -> Result<(), Failure> {
         let mut store = open(select)?;
-        if store.index().is_compacting() {
+        if store.is_compacting() {
             return Err(hsm_store::StoreError::Compacting.into());
         }
         let new = self.new_tombstones(store.index());
