@@ -13,6 +13,8 @@ mod epoch_budget;
 mod pin_memory;
 #[cfg(feature = "pkcs11")]
 pub mod pkcs11;
+#[cfg(feature = "pkcs11")]
+pub mod sc_hsm;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(feature = "pkcs11")]

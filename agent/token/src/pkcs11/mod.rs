@@ -46,7 +46,7 @@ use zeroize::Zeroizing;
 
 use handles::Handles;
 use module::{Found, Module};
-use pin_try::{PinTry, Verdict};
+pub(crate) use pin_try::{PinTry, Verdict};
 use return_values::token_error;
 
 use crate::pin_memory::PinMemory;
@@ -148,6 +148,13 @@ impl Pkcs11Token {
     /// Where failed PINs are remembered from now on. Without it they are remembered until this value is dropped.
     pub fn remember_pins(&mut self, memory: PinMemory) {
         self.memory = memory;
+    }
+
+    /// The reader whose card was logged in to in this epoch and has to be left logged out, once the module is finalised:
+    /// OpenSC does not do it from 0.24 on.
+    #[cfg(feature = "pcsc")]
+    pub(crate) fn reader_to_leave(&self) -> Option<String> {
+        (!self.software && self.logins > 0).then(|| self.slot_description.clone())
     }
 
     /// How many tries were sent to the token in this epoch, right or wrong. Each costs a flash erase on a Pico HSM.

@@ -49,6 +49,7 @@ pub fn serve(mut socket: UnixStream) -> io::Result<()> {
         let response = child.answer(request);
         send(&mut socket, &response)?;
     }
+    child.leave();
     Ok(())
 }
 
@@ -79,6 +80,17 @@ impl Child {
         tracing::debug!("The command is done.");
         let logins = self.logins().saturating_sub(before);
         Response { id, epoch: self.epoch(), logins, answer: Some(answer) }
+    }
+
+    /// Closes the session and finalises the module; then sees to it that the card is not left logged in.
+    fn leave(self) {
+        #[cfg(feature = "pcsc")]
+        let reader = self.token.as_ref().and_then(Pkcs11Token::reader_to_leave);
+        drop(self.token);
+        #[cfg(feature = "pcsc")]
+        if let Some(reader) = reader {
+            super::card::leave(reader);
+        }
     }
 
     fn epoch(&self) -> u64 {
@@ -149,6 +161,10 @@ impl Child {
                 self.alone("survey")?;
                 Answer::Survey(survey(&path_from(module))?.into())
             }
+            Command::Card(command) => {
+                self.alone("card")?;
+                super::card::perform(command)?
+            }
         })
     }
 
@@ -187,7 +203,7 @@ impl Child {
     }
 }
 
-fn pin(text: Option<PinText>) -> Result<Pin, TokenError> {
+pub(super) fn pin(text: Option<PinText>) -> Result<Pin, TokenError> {
     text.map(PinText::take).ok_or_else(|| TokenError::new(ErrorClass::Invalid, "login", "a PIN is missing"))
 }
 
@@ -210,5 +226,6 @@ fn name(command: &Command) -> &'static str {
         Command::InitSoftwareToken(_) => "init_software_token",
         Command::StillThere(_) => "still_there",
         Command::Survey(_) => "survey",
+        Command::Card(card) => super::card::name(card),
     }
 }

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::messages::{Failure, Info, Listing, Object, Open, PinText, Secret, Seen, Survey};
+use super::messages::{
+    CardState, Failure, Ghosts, Info, Listing, Object, Open, PinText, Secret, Seen, Survey,
+};
 use crate::pkcs11::{Pkcs11Config, Surveyed, TokenSelector};
+use crate::sc_hsm::{CardStatus, Repaired, StatusWord};
 use crate::{
     ErrorClass, ObjectHandle, ObjectInfo, Pin, PinFlags, TokenError, TokenInfo, TokenListing, Visibility,
 };
@@ -133,6 +136,45 @@ impl From<Survey> for Vec<Surveyed> {
     }
 }
 
+impl From<CardStatus> for CardState {
+    fn from(status: CardStatus) -> Self {
+        Self {
+            version_major: status.version.0.into(),
+            version_minor: status.version.1.into(),
+            transport_pin: status.transport_pin,
+            user_pin: StatusWord::from(status.user_pin).0.into(),
+            so_pin: StatusWord::from(status.so_pin).0.into(),
+            files: status.files as u64,
+        }
+    }
+}
+
+impl From<CardState> for CardStatus {
+    fn from(state: CardState) -> Self {
+        let byte = |number: u32| u8::try_from(number).unwrap_or(u8::MAX);
+        let pin = |number: u32| StatusWord(u16::try_from(number).unwrap_or(u16::MAX)).into();
+        Self {
+            version: (byte(state.version_major), byte(state.version_minor)),
+            transport_pin: state.transport_pin,
+            user_pin: pin(state.user_pin),
+            so_pin: pin(state.so_pin),
+            files: usize::try_from(state.files).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+impl From<Repaired> for Ghosts {
+    fn from(repaired: Repaired) -> Self {
+        Self { removed: repaired.removed, left: repaired.left }
+    }
+}
+
+impl From<Ghosts> for Repaired {
+    fn from(ghosts: Ghosts) -> Self {
+        Self { removed: ghosts.removed, left: ghosts.left }
+    }
+}
+
 impl From<TokenInfo> for Info {
     fn from(info: TokenInfo) -> Self {
         Self {
@@ -213,6 +255,28 @@ mod tests {
         for class in CLASSES {
             let error = TokenError { code: Some("CKR_X".into()), ..TokenError::new(class, "op", "text") };
             assert_eq!(Failure::from(error.clone()).into_error("op"), error);
+        }
+    }
+
+    #[test]
+    fn a_cards_state_survives_the_wire() {
+        use crate::sc_hsm::PinState;
+        for state in [
+            PinState::NotSet,
+            PinState::TriesLeft(3),
+            PinState::Locked,
+            PinState::LoggedIn,
+            PinState::Transport,
+            PinState::Unclear(StatusWord(0x6F12)),
+        ] {
+            let status = CardStatus {
+                version: (6, 2),
+                transport_pin: true,
+                user_pin: state,
+                so_pin: PinState::TriesLeft(15),
+                files: 7,
+            };
+            assert_eq!(CardStatus::from(CardState::from(status.clone())), status);
         }
     }
 

@@ -12,8 +12,10 @@ use std::time::Duration;
 /// How long a command under way may still take after the parent has died or the child was told to end.
 const LAST_COMMAND: Duration = Duration::from_secs(30);
 
-/// Does it, and says what was refused (a container may lack the rights for some).
-pub(super) fn harden() -> Vec<String> {
+/// Protects the memory of this process: no core dump, no ptrace and no /proc/PID/mem by the same user, no swap. Says
+/// what was refused (a container may lack the rights for some). The worker does it for itself; its parent, through which
+/// the same values pass, may do it too, before it starts any thread that could meet the limits.
+pub fn protect_memory() -> Vec<String> {
     let mut refused = Vec::new();
     let mut note = |what: &str, result: Result<(), String>| {
         if let Err(why) = result {
@@ -25,7 +27,15 @@ pub(super) fn harden() -> Vec<String> {
     note("PR_SET_DUMPABLE", set_dumpable(false).map_err(text));
     note("RLIMIT_CORE", setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(text));
     note("mlockall", lock_memory());
-    note("signals", outlive_signals().map_err(text));
+    refused
+}
+
+/// All of it for the child, and what was refused.
+pub(super) fn harden() -> Vec<String> {
+    let mut refused = protect_memory();
+    if let Err(errno) = outlive_signals() {
+        refused.push(format!("signals: {}", errno.desc()));
+    }
     refused
 }
 

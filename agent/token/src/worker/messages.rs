@@ -18,7 +18,10 @@ pub(crate) struct Request {
     /// The id that the call has in all logs; may be empty.
     #[prost(string, tag = "2")]
     pub(crate) call: String,
-    #[prost(oneof = "Command", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26")]
+    #[prost(
+        oneof = "Command",
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27"
+    )]
     pub(crate) command: Option<Command>,
 }
 
@@ -60,6 +63,43 @@ pub(crate) enum Command {
     /// The module's path, as the bytes that the system uses.
     #[prost(bytes, tag = "26")]
     Survey(Vec<u8>),
+    #[prost(message, tag = "27")]
+    Card(Card),
+}
+
+/// A command to a card over PC/SC.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(crate) struct Card {
+    /// The reader's name; none: the only one.
+    #[prost(string, optional, tag = "1")]
+    pub(crate) reader: Option<String>,
+    #[prost(oneof = "CardCommand", tags = "10, 11, 12, 13, 14")]
+    pub(crate) command: Option<CardCommand>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+#[prost(skip_debug)]
+pub(crate) enum CardCommand {
+    #[prost(message, tag = "10")]
+    Readers(Nothing),
+    #[prost(message, tag = "11")]
+    Status(Nothing),
+    #[prost(message, tag = "12")]
+    Init(CardPins),
+    #[prost(message, tag = "13")]
+    Ghosts(Nothing),
+    #[prost(message, tag = "14")]
+    RepairGhosts(Login),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(crate) struct CardPins {
+    #[prost(message, optional, tag = "1")]
+    pub(crate) so_pin: Option<PinText>,
+    #[prost(message, optional, tag = "2")]
+    pub(crate) pin: Option<PinText>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -186,7 +226,7 @@ pub(crate) struct Response {
     /// How many PIN tries this command sent to the token.
     #[prost(uint64, tag = "3")]
     pub(crate) logins: u64,
-    #[prost(oneof = "Answer", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    #[prost(oneof = "Answer", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22")]
     pub(crate) answer: Option<Answer>,
 }
 
@@ -214,6 +254,47 @@ pub(crate) enum Answer {
     Done(Nothing),
     #[prost(message, tag = "19")]
     Survey(Survey),
+    #[prost(message, tag = "20")]
+    Readers(Readers),
+    #[prost(message, tag = "21")]
+    CardStatus(CardState),
+    #[prost(message, tag = "22")]
+    Ghosts(Ghosts),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(crate) struct Readers {
+    #[prost(string, repeated, tag = "1")]
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(crate) struct CardState {
+    #[prost(uint32, tag = "1")]
+    pub(crate) version_major: u32,
+    #[prost(uint32, tag = "2")]
+    pub(crate) version_minor: u32,
+    #[prost(bool, tag = "3")]
+    pub(crate) transport_pin: bool,
+    /// Status words.
+    #[prost(uint32, tag = "4")]
+    pub(crate) user_pin: u32,
+    #[prost(uint32, tag = "5")]
+    pub(crate) so_pin: u32,
+    #[prost(uint64, tag = "6")]
+    pub(crate) files: u64,
+}
+
+/// The ghosts that were removed, and those that are there.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(crate) struct Ghosts {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(crate) removed: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(crate) left: Vec<u8>,
 }
 
 /// A [`crate::TokenError`]; its operation is known to the one who asked.

@@ -5,6 +5,7 @@
 //! speak over a socket pair whose one end is the child's standard input: PINs and values never touch the command line,
 //! the environment or a file.
 
+mod card;
 mod child;
 mod config;
 mod convert;
@@ -21,7 +22,8 @@ mod token;
 
 pub use child::{run_child, serve};
 pub use config::{Deadlines, WorkerConfig, WorkerProgram};
-pub use one_shot::{init_software_token, survey};
+pub use hardening::protect_memory;
+pub use one_shot::{card_status, ghosts, init_sc_hsm, init_software_token, readers, repair_ghosts, survey};
 pub use opensc_conf::OpenscSettings;
 pub use token::WorkerToken;
 

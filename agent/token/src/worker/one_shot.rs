@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 use super::config::WorkerProgram;
 use super::convert::path_bytes;
 use super::frame::Waited;
-use super::messages::{Answer, Command, Hello, InitSoftwareToken, Nothing, PROTOCOL, Request};
+use super::messages::{
+    Answer, Card, CardCommand, CardPins, Command, Hello, InitSoftwareToken, Login, Nothing, PROTOCOL, Request,
+};
 use super::process::Process;
 use crate::pkcs11::{BlankSlot, Surveyed};
+use crate::sc_hsm::{CardStatus, Repaired};
 use crate::{ErrorClass, Pin, TokenError, TokenInfo};
 
 /// How long a worker that has answered may take to end.
@@ -52,6 +55,85 @@ pub fn survey(worker: &WorkerProgram, limit: Duration, module: &Path) -> Result<
         Answer::Survey(survey) => Ok(survey.into()),
         _ => Err(another_question(operation)),
     }
+}
+
+/// The names of this machine's PC/SC readers, as they are for [`crate::pkcs11::TokenSelector::Reader`] and
+/// [`super::OpenscSettings`]. Connects to no card, and so disturbs nobody.
+///
+/// Errors, here and in the functions below: `Module` where this build has no PC/SC support (feature `pcsc`), or pcscd
+/// does not run.
+pub fn readers(worker: &WorkerProgram, limit: Duration) -> Result<Vec<String>, TokenError> {
+    match card(worker, limit, None, "readers", CardCommand::Readers(Nothing {}))? {
+        Answer::Readers(readers) => Ok(readers.names),
+        _ => Err(another_question("readers")),
+    }
+}
+
+/// What the SmartCard-HSM in this reader says of itself, without a login and without a try. `reader` is the reader's
+/// whole name; `None` is for a machine with one reader only. The card must not be held by another program, here and
+/// in the functions below (`Busy`).
+pub fn card_status(
+    worker: &WorkerProgram,
+    limit: Duration,
+    reader: Option<&str>,
+) -> Result<CardStatus, TokenError> {
+    match card(worker, limit, reader, "card_status", CardCommand::Status(Nothing {}))? {
+        Answer::CardStatus(state) => Ok(state.into()),
+        _ => Err(another_question("card_status")),
+    }
+}
+
+/// [`crate::sc_hsm::ScHsm::initialize`] in a worker: makes a positively blank SmartCard-HSM or Pico HSM usable. An error
+/// of class `Unreachable` leaves the outcome unknown: ask [`card_status`].
+pub fn init_sc_hsm(
+    worker: &WorkerProgram,
+    limit: Duration,
+    reader: Option<&str>,
+    so_pin: &Pin,
+    pin: &Pin,
+) -> Result<CardStatus, TokenError> {
+    let pins = CardPins { so_pin: Some(so_pin.into()), pin: Some(pin.into()) };
+    match card(worker, limit, reader, "init_sc_hsm", CardCommand::Init(pins))? {
+        Answer::CardStatus(state) => Ok(state.into()),
+        _ => Err(another_question("init_sc_hsm")),
+    }
+}
+
+/// [`crate::sc_hsm::ScHsm::ghosts`] in a worker: objects that are listed and cannot be read or destroyed, each by a
+/// number. No login.
+pub fn ghosts(worker: &WorkerProgram, limit: Duration, reader: Option<&str>) -> Result<Vec<u8>, TokenError> {
+    match card(worker, limit, reader, "ghosts", CardCommand::Ghosts(Nothing {}))? {
+        Answer::Ghosts(ghosts) => Ok(ghosts.left),
+        _ => Err(another_question("ghosts")),
+    }
+}
+
+/// [`crate::sc_hsm::ScHsm::remove_ghosts`] in a worker: removes them, with one login. `pin_memory` is the token's own,
+/// as for every login (see [`super::WorkerConfig`]).
+pub fn repair_ghosts(
+    worker: &WorkerProgram,
+    limit: Duration,
+    reader: Option<&str>,
+    pin: &Pin,
+    pin_memory: Option<&Path>,
+) -> Result<Repaired, TokenError> {
+    let memory = pin_memory.map(path_bytes).unwrap_or_default();
+    let command = CardCommand::RepairGhosts(Login { pin: Some(pin.into()), memory });
+    match card(worker, limit, reader, "repair_ghosts", command)? {
+        Answer::Ghosts(ghosts) => Ok(ghosts.into()),
+        _ => Err(another_question("repair_ghosts")),
+    }
+}
+
+fn card(
+    worker: &WorkerProgram,
+    limit: Duration,
+    reader: Option<&str>,
+    operation: &'static str,
+    command: CardCommand,
+) -> Result<Answer, TokenError> {
+    let card = Card { reader: reader.map(str::to_owned), command: Some(command) };
+    ask(worker, limit, operation, Command::Card(card))
 }
 
 /// Starts a worker, asks it this one thing, and ends it. An error of class `Unreachable` leaves the outcome unknown.

@@ -14,6 +14,7 @@ use hsm_token::{ErrorClass, ObjectHandle, Pin, Token, TokenError, Visibility};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+mod memory;
 mod messages;
 mod pins;
 mod port;

@@ -142,6 +142,8 @@ pub(super) const UNRULED: &[(&str, &str)] = &[
 pub(super) const OWNED: &[(&str, &str)] = &[
     ("cryptoki", "hsm-token"),
     ("cryptoki-sys", "hsm-token"),
+    ("pcsc", "hsm-token"),
+    ("pcsc-sys", "hsm-token"),
     ("rusb", "hsm-usb"),
     ("libusb1-sys", "hsm-usb"),
 ];
