@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use hsm_types::TokenId;
+
 use crate::actor::{State, Status};
 use crate::config::{COMMIT, VERSION};
 
@@ -145,7 +147,7 @@ impl Metrics {
 
     /// Shows a token's status. Before its identity is known there is nothing to name it by.
     pub fn status(&self, status: &Status) {
-        let Some(id) = status.token_id else { return };
+        let Some(id) = status.token_id.filter(|_| !status.shadow) else { return };
         let token = TokenLabel { token: id.to_string() };
         self.up.get_or_create(&token).set(i64::from(status.state == State::Ready));
         self.epoch.get_or_create(&token).set(status.epoch);
@@ -153,6 +155,17 @@ impl Metrics {
         self.capacity.get_or_create(&token).set(status.capacity);
         let low = status.info.as_ref().is_some_and(|i| i.pin.count_low || i.pin.final_try);
         self.tries_low.get_or_create(&token).set(i64::from(low));
+    }
+
+    /// The token is not what this thread serves any more: what was shown of it goes.
+    pub fn forget(&self, id: TokenId) {
+        let token = TokenLabel { token: id.to_string() };
+        for gauge in [&self.up, &self.tries_low] {
+            gauge.remove(&token);
+        }
+        for gauge in [&self.epoch, &self.objects, &self.capacity] {
+            gauge.remove(&token);
+        }
     }
 
     /// The text of /metrics (OpenMetrics). `expiry`: when the server's certificate ends.
@@ -168,31 +181,69 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
-    #[test]
-    fn the_documented_names_are_exported() {
+    fn full() -> String {
         let metrics = Metrics::default();
         metrics.operation("get", "ok", Duration::from_millis(3));
         metrics.login("ok");
-        let token_id = Some(hsm_types::TokenId::from_random([7; 16]));
+        let token_id = Some(TokenId::from_random([7; 16]));
         metrics.status(&Status { token_id, ..Status::default() });
-        let text = metrics.text(5);
-        for name in [
+        metrics.text(5)
+    }
+
+    #[test]
+    fn values_and_labels_are_exported() {
+        let text = full();
+        for line in [
             "hsm_token_up{token=\"07070707-",
             "hsm_token_operations_total{op=\"get\",result=\"ok\"} 1",
             "hsm_token_operation_duration_seconds_count{op=\"get\"} 1",
-            "hsm_token_session_epoch",
-            "hsm_token_objects{",
-            "hsm_token_objects_capacity{",
             "hsm_token_worker_restarts_total 0",
             "hsm_token_logins_total{result=\"ok\"} 1",
-            "hsm_token_pin_tries_low{",
             "hsm_token_bytes_replaced_total 0",
-            "hsm_build_info{version=",
             "hsm_certificate_expiry_seconds{role=\"server\"} 5",
         ] {
-            assert!(text.contains(name), "{name} is not in\n{text}");
+            assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    /// The table of agent/README.md and what is exported: the same metrics with the same labels.
+    #[test]
+    fn the_documented_list_is_the_exported_one() {
+        let documented: BTreeSet<String> = include_str!("../README.md")
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `hsm_"))
+            .filter_map(|rest| rest.split_once('`'))
+            .map(|(name, _)| format!("hsm_{name}"))
+            .collect();
+        let suffixes = ["_bucket", "_sum", "_count"];
+        let exported: BTreeSet<String> = full()
+            .lines()
+            .filter(|line| {
+                !line.starts_with('#') && !suffixes.iter().any(|s| line.contains(&format!("{s}{{")))
+            })
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(series, _)| {
+                let Some((name, labels)) = series.split_once('{') else { return series.to_owned() };
+                let labels = labels.trim_end_matches('}').split(',').filter_map(|l| l.split_once('='));
+                format!("{name}{{{}}}", labels.map(|(label, _)| label).collect::<Vec<_>>().join(","))
+            })
+            .collect();
+        let histogram = "hsm_token_operation_duration_seconds{op}".to_owned();
+        assert_eq!(documented, exported.into_iter().chain([histogram]).collect());
+    }
+
+    #[test]
+    fn a_token_that_another_one_replaced_is_not_shown() {
+        let metrics = Metrics::default();
+        let id = TokenId::from_random([7; 16]);
+        metrics.status(&Status { token_id: Some(id), ..Status::default() });
+        metrics.status(&Status { token_id: Some(TokenId::from_random([8; 16])), ..Status::default() });
+        metrics.forget(id);
+        let text = metrics.text(5);
+        assert!(!text.contains("07070707-") && text.contains("08080808-"), "{text}");
     }
 }

@@ -23,6 +23,8 @@ pub enum Reason {
     InvalidSpec,
     PathNotFound,
     ConflictPending,
+    DuplicateToken,
+    FirmwareInsecure,
 }
 
 impl Reason {
@@ -46,6 +48,8 @@ impl Reason {
             Self::InvalidSpec => "InvalidSpec",
             Self::PathNotFound => "PathNotFound",
             Self::ConflictPending => "ConflictPending",
+            Self::DuplicateToken => "DuplicateToken",
+            Self::FirmwareInsecure => "FirmwareInsecure",
         }
     }
 }

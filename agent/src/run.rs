@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use hsm_proto::agent::identity_server::IdentityServer;
 use hsm_proto::agent::records_server::RecordsServer;
 use hsm_proto::agent::tokens_server::TokensServer;
+use hsm_token::pkcs11::TokenSelector;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -16,8 +17,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
-use crate::actor::{ActorConfig, TokenHandle, start};
-use crate::config::{COMMIT, RunArgs, RunConfig, VERSION};
+use crate::actor::{ActorConfig, Peers, TokenHandle, start};
+use crate::config::{COMMIT, Chosen, RunArgs, RunConfig, VERSION};
 use crate::health::{Health, routes};
 use crate::log;
 use crate::metrics::Metrics;
@@ -76,10 +77,12 @@ async fn run(config: RunConfig) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be watched")?;
     let metrics = Arc::new(Metrics::default());
 
-    crate::token_open::prepare(&config.token)
-        .context("the folders cannot be made; see --runtime-dir and --state-dir")?;
-    let fences = Arc::new(Fences::load(&config.token.state_dir).context("the fences cannot be read")?);
-    let configured = Configured::load(&config.token.state_dir).context("the configuration cannot be read")?;
+    for token in &config.tokens {
+        crate::token_open::prepare(token)
+            .context("the folders cannot be made; see --runtime-dir and --state-dir")?;
+    }
+    let fences = Arc::new(Fences::load(&config.state_dir).context("the fences cannot be read")?);
+    let configured = Configured::load(&config.state_dir).context("the configuration cannot be read")?;
     let tls = Arc::new(Tls::load(config.tls.clone()).context("TLS cannot be set up")?);
     let listener = TcpListener::bind(config.listen)
         .await
@@ -97,25 +100,14 @@ async fn run(config: RunConfig) -> Result<()> {
     );
 
     let mut tasks: JoinSet<(&'static str, Result<()>)> = JoinSet::new();
-    let (token, ended) = start(ActorConfig {
-        chosen: config.token.clone(),
-        poll: config.poll_interval,
-        metrics: Arc::clone(&metrics),
-    })
-    .context("the token's thread cannot be started")?;
     let tokens_ended = CancellationToken::new();
-    let guard = tokens_ended.clone().drop_guard();
-    tasks.spawn(async move {
-        let ended = ended.await.context("the token's thread panicked");
-        drop(guard);
-        ("token", ended)
-    });
+    let tokens = start_tokens(&config, &metrics, &mut tasks, &tokens_ended)?;
 
     let (stop_serving, _) = watch::channel(false);
     let agent = Arc::new(Agent {
         node_name: config.node_name.clone(),
         instance: crate::random::hex::<8>(),
-        tokens: vec![token.clone()],
+        tokens: tokens.clone(),
         fences,
         configured,
         serving: AtomicBool::new(true),
@@ -162,7 +154,7 @@ async fn run(config: RunConfig) -> Result<()> {
         ("grpc", served.context("the gRPC server failed"))
     });
 
-    let mut running = Running { tasks, tokens: vec![token], stop_serving, grpc_ended, tokens_ended };
+    let mut running = Running { tasks, tokens, stop_serving, grpc_ended, tokens_ended };
     let failed = tokio::select! {
         _ = terminate.recv() => { tracing::info!("SIGTERM: the agent stops."); None }
         _ = interrupt.recv() => { tracing::info!("SIGINT: the agent stops."); None }
@@ -177,6 +169,41 @@ async fn run(config: RunConfig) -> Result<()> {
     closed?;
     tracing::info!("The agent has stopped.");
     Ok(())
+}
+
+/// One thread for each token. `ended` is cancelled when the last of them has ended.
+fn start_tokens(
+    config: &RunConfig,
+    metrics: &Arc<Metrics>,
+    tasks: &mut JoinSet<(&'static str, Result<()>)>,
+    ended: &CancellationToken,
+) -> Result<Vec<TokenHandle>> {
+    let reader = |chosen: &Chosen| match &chosen.token {
+        TokenSelector::Reader(name) => Some(name.clone()),
+        _ => None,
+    };
+    let readers = config.tokens.iter().map(reader).collect();
+    let peers = Arc::new(Peers::new(readers, config.ignored_readers.clone()));
+    let guard = Arc::new(ended.clone().drop_guard());
+    let start_one = |(place, chosen): (usize, &Chosen)| {
+        let (token, end) = start(ActorConfig {
+            chosen: chosen.clone(),
+            poll: config.poll_interval,
+            reread: config.reread,
+            peers: Arc::clone(&peers),
+            place,
+            metrics: Arc::clone(metrics),
+        })
+        .context("a token's thread cannot be started")?;
+        let guard = Arc::clone(&guard);
+        tasks.spawn(async move {
+            let end = end.await.context("a token's thread panicked");
+            drop(guard);
+            ("token", end)
+        });
+        Ok(token)
+    };
+    config.tokens.iter().enumerate().map(start_one).collect()
 }
 
 /// Why a task that should run for ever has ended.
@@ -204,12 +231,15 @@ async fn close(running: &mut Running, calls: CallLayer, drain: Duration) -> Resu
             tracing::warn!("Calls under way did not finish within the drain timeout; their callers will see UNAVAILABLE.");
         }
     }
-    for token in running.tokens.drain(..) {
-        tokio::task::spawn_blocking(move || token.stop()).await?;
+    // All are told before any is waited for.
+    let told: Vec<_> =
+        running.tokens.drain(..).map(|token| tokio::task::spawn_blocking(move || token.stop())).collect();
+    for told in told {
+        told.await?;
     }
     tokio::time::timeout(TOKEN_CLOSES, running.tokens_ended.cancelled())
         .await
-        .context("the token did not finish its command in time; its outcome is unknown")?;
+        .context("a token did not finish its command in time; its outcome is unknown")?;
     running.tasks.shutdown().await;
     Ok(())
 }

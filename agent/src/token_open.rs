@@ -11,8 +11,10 @@ use aws_lc_rs::digest::{SHA256, digest};
 use clap::ValueEnum as _;
 use hsm_store::{StoreError, SystemClock, WriterLock};
 use hsm_token::pkcs11::Pkcs11Config;
+use hsm_token::reader_name::usb_serial;
 use hsm_token::worker::{Deadlines, WorkerConfig, WorkerProgram, WorkerToken};
 use hsm_token::{ErrorClass, TokenError, TokenInfo};
+use hsm_types::{Presence, TokenId};
 
 use crate::config::Chosen;
 
@@ -50,9 +52,11 @@ pub fn pin_memory_path(state_dir: &Path, info: &TokenInfo) -> PathBuf {
 }
 
 /// A token's name on this node, from what the module says of it: not by slot (it moves), nor by TokenId (a blank token
-/// has none). Every Pico HSM has one serial: there the reader's name tells them apart.
+/// has none). Every Pico HSM has one serial: there the reader's name tells them apart, by the USB serial in it where it
+/// shows one, so that a token that is plugged into another port is still the one whose PIN failed.
 fn short_name(info: &TokenInfo) -> String {
-    let place = if info.software { "" } else { info.slot_description.as_str() };
+    let reader = info.slot_description.as_str();
+    let place = if info.software { "" } else { usb_serial(reader).unwrap_or(reader) };
     let name = format!("{}\0{}\0{}\0{place}", info.manufacturer, info.model, info.serial);
     crate::hex::text(&digest(&SHA256, name.as_bytes()).as_ref()[..8])
 }
@@ -74,6 +78,18 @@ pub fn with_pin<R>(
     })?;
     worker.set_pin_memory(Some(pin_memory_path(&chosen.state_dir, info)));
     work(worker)
+}
+
+/// Which token this is. Waits a while for a program that writes: SoftHSM shows an object before it has its attributes,
+/// and who asks for them then spoils it for its maker. A writer that hangs keeps nobody from asking.
+pub fn identify(
+    chosen: &Chosen,
+    info: &TokenInfo,
+    worker: &mut WorkerToken,
+) -> Result<Presence<TokenId>, StoreError> {
+    let lock = lock_path(&chosen.runtime_dir, info);
+    let _held = WriterLock::acquire(&lock, LOCK_WAIT, &SystemClock).ok();
+    hsm_store::identify(worker)
 }
 
 /// Makes the folders, for their owner alone.
@@ -110,5 +126,7 @@ mod tests {
             ..TokenInfo::default()
         };
         assert_ne!(lock_path(dir, &pico("Pico 00")), lock_path(dir, &pico("Pico 01")));
+        assert_ne!(lock_path(dir, &pico("Pico (E6) 00 00")), lock_path(dir, &pico("Pico (E7) 00 00")));
+        assert_eq!(lock_path(dir, &pico("Pico (E6) 00 00")), lock_path(dir, &pico("Pico (E6) 01 00")));
     }
 }

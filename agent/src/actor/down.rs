@@ -18,6 +18,10 @@ pub(super) enum Wake {
     NewPin,
     /// An identity on the token.
     Identity,
+    /// An admission, or that another token goes.
+    Admission,
+    /// Another login that the token's flash can bear.
+    Budget,
 }
 
 /// Why the token is not served.
@@ -27,11 +31,17 @@ pub(super) struct Down {
     pub(super) reason: Option<Reason>,
     pub(super) message: String,
     pub(super) wake: Wake,
+    /// The token is not shown under the TokenId that it claims: another one has it.
+    pub(super) disputed: bool,
 }
 
 impl Down {
     pub(super) fn new(state: State, reason: Reason, message: impl Into<String>, wake: Wake) -> Self {
-        Self { state, reason: Some(reason), message: message.into(), wake }
+        Self { state, reason: Some(reason), message: message.into(), wake, disputed: false }
+    }
+
+    pub(super) fn disputed(self) -> Self {
+        Self { disputed: true, ..self }
     }
 
     /// What callers are told.
@@ -64,14 +74,13 @@ impl From<&StoreError> for Down {
     fn from(error: &StoreError) -> Self {
         match error {
             StoreError::Token(token) => token.into(),
-            StoreError::NoIdentity => Self {
-                state: State::Blank,
-                reason: Some(Reason::TokenUnhealthy),
-                message: "the token holds no records and no identity of ours; \
-                          if it is to be used, run hsm-agent token init on this node"
-                    .to_owned(),
-                wake: Wake::Identity,
-            },
+            StoreError::NoIdentity => Self::new(
+                State::Blank,
+                Reason::TokenUnhealthy,
+                "the token holds no records and no identity of ours; \
+                 if it is to be used, run hsm-agent token init on this node",
+                Wake::Identity,
+            ),
             StoreError::StoreKeyMissing(_) => {
                 Self::new(State::Unreadable, Reason::StoreKeyMissing, error.to_string(), Wake::Later)
             }
@@ -85,20 +94,15 @@ impl From<&StoreError> for Down {
 
 /// How long to wait before the next start.
 ///
-/// A start that sent no login wears nothing, so a token that comes back is seen within a poll. One that did waits for
-/// its budget, unless it is a software token.
-pub(super) fn delay(
-    down: &Down,
-    logged_in: bool,
-    software: bool,
-    next: NextStart,
-    poll: Duration,
-) -> Duration {
+/// A start wears nothing before its login, and the login asks the budget itself. So a token that comes back is seen
+/// within a poll.
+pub(super) fn delay(wake: Wake, next: NextStart, poll: Duration) -> Duration {
     let shortest = Duration::from_millis(200);
-    match (down.wake, next) {
-        (Wake::NewPin, _) | (_, NextStart::Exhausted) => LONGEST_DELAY,
-        (_, NextStart::Wait(wait)) if software || !logged_in => wait.min(poll).max(shortest),
-        (_, NextStart::Wait(wait)) => wait.max(shortest),
+    match (wake, next) {
+        (Wake::NewPin | Wake::Admission, _) | (Wake::Budget, NextStart::Exhausted) => LONGEST_DELAY,
+        (Wake::Budget, NextStart::Wait(wait)) => wait.max(shortest),
+        (_, NextStart::Wait(wait)) => wait.min(poll).max(shortest),
+        (_, NextStart::Exhausted) => poll.max(shortest),
         (_, NextStart::Allowed) => shortest,
     }
 }
@@ -141,12 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn only_logins_on_hardware_wait_for_the_budget() {
-        let absent = Down::from(&TokenError::new(ErrorClass::TokenAbsent, "op", "m"));
+    fn only_a_login_waits_for_the_budget() {
         let long = NextStart::Wait(Duration::from_secs(500));
-        assert_eq!(delay(&absent, false, false, long, POLL), POLL);
-        assert_eq!(delay(&absent, true, true, long, POLL), POLL);
-        assert_eq!(delay(&absent, true, false, long, POLL), Duration::from_secs(500));
-        assert_eq!(delay(&absent, true, false, NextStart::Exhausted, POLL), LONGEST_DELAY);
+        assert_eq!(delay(Wake::Later, long, POLL), POLL);
+        assert_eq!(delay(Wake::Later, NextStart::Exhausted, POLL), POLL);
+        assert_eq!(delay(Wake::Budget, long, POLL), Duration::from_secs(500));
+        assert_eq!(delay(Wake::Budget, NextStart::Exhausted, POLL), LONGEST_DELAY);
+        assert_eq!(delay(Wake::NewPin, NextStart::Allowed, POLL), LONGEST_DELAY);
     }
 }

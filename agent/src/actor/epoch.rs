@@ -2,18 +2,20 @@
 
 use std::time::Instant;
 
-use hsm_store::{Options, Store, identify};
-use hsm_token::worker::WorkerToken;
-use hsm_token::{ErrorClass, Pin, Token as _, TokenError, TokenInfo};
-use hsm_types::Presence;
+use hsm_store::{Options, Store};
+use hsm_token::worker::{OpenscSettings, WorkerToken};
+use hsm_token::{ErrorClass, NextStart, Pin, Token as _, TokenError, TokenInfo};
+use hsm_types::{Presence, TokenId};
 
 use super::State;
 use super::down::{Down, Wake};
 use super::handle::Opened;
+use super::peers::Sighting;
 use super::thread::Actor;
 use crate::error::OpError;
 use crate::reason::Reason;
-use crate::token_open::{self, lock_path, with_pin};
+use crate::state::Tie;
+use crate::token_open::{self, identify, lock_path, with_pin};
 
 impl Actor {
     /// Opens the token, or says why not. The worker stays with the actor when it fails.
@@ -30,25 +32,54 @@ impl Actor {
     }
 
     fn try_begin(&mut self) -> Result<Opened, Down> {
+        (self.status.shadow, self.refused_key) = (false, None);
         let mut worker = self.start_worker().map_err(|e| Down::from(&e))?;
-        match self.prepare(&mut worker) {
-            Ok(()) => {}
+        let tie = match self.prepare(&mut worker) {
+            Ok(tie) => tie,
             Err(down) => {
                 self.worker = Some(worker);
                 return Err(down);
             }
-        }
+        };
         let info = self.status.info.clone().unwrap_or_default();
         let options = Options::new(lock_path(&self.config.chosen.runtime_dir, &info));
         match Store::open(worker, options) {
-            Ok(store) => {
-                self.status.token_id = Some(store.token_id());
-                self.status.fingerprint = store.fingerprint().to_string();
-                Ok(store)
-            }
+            Ok(store) => self.accept(store, &tie),
             Err((worker, error)) => {
                 self.worker = Some(worker);
-                Err(Down::from(&error))
+                let down = Down::from(&error);
+                if down.state == State::Blank && !info.software {
+                    self.blank = Some((tie, down.clone()));
+                }
+                Err(down)
+            }
+        }
+    }
+
+    /// The store is open: is it the token that was admitted?
+    fn accept(&mut self, store: Opened, tie: &Tie) -> Result<Opened, Down> {
+        let identity = store.identity();
+        let shown = self.seen.as_ref().map(|seen| seen.token_id);
+        self.status.fingerprint = identity.fingerprint.to_string();
+        // The identity object is lost or altered where the two differ: the seal tells which token it is.
+        let checked = match shown {
+            Some(id) if id == identity.token_id => Ok(()),
+            _ => {
+                self.sees(identity.token_id, tie);
+                self.admit(identity.token_id, tie)
+            }
+        };
+        match checked.and_then(|()| self.pin_key(&identity)) {
+            Ok(()) => {
+                self.status.token_id = Some(identity.token_id);
+                Ok(store)
+            }
+            Err(down) => {
+                let mut worker = store.into_token();
+                // Without a login while it waits for a person.
+                drop(worker.reopen());
+                self.worker = Some(worker);
+                Err(down)
             }
         }
     }
@@ -58,6 +89,12 @@ impl Actor {
             Some(worker) => worker,
             None => token_open::worker(&self.config.chosen)?,
         };
+        // Of effect on OpenSC alone: each worker has the card of its own reader, and no other.
+        worker.set_opensc(Some(OpenscSettings {
+            exclusive: self.config.reread.is_none(),
+            other_readers: self.config.peers.other_readers(self.config.place),
+            ..OpenscSettings::new(&self.config.chosen.runtime_dir)
+        }));
         let before = worker.restarts();
         let opened = worker.reopen();
         self.config.metrics.restarts.inc_by(worker.restarts().saturating_sub(before));
@@ -70,38 +107,93 @@ impl Actor {
         }
     }
 
-    /// Description, identity and login.
-    fn prepare(&mut self, worker: &mut WorkerToken) -> Result<(), Down> {
+    /// Description, identity, admission and login.
+    fn prepare(&mut self, worker: &mut WorkerToken) -> Result<Tie, Down> {
         let down = |e: TokenError| Down::from(&e);
         let info = worker.info().map_err(down)?;
         self.status.capacity = worker.limits().objects_at_rest.map_or(0, |n| n as u64);
         self.status.info = Some(info.clone());
         self.status.epoch = worker.epoch();
-        match identify(worker).map_err(|e| Down::from(&e))? {
+        let tie = Tie::of(&info);
+        self.status.usb_serial = tie.usb().cloned();
+        if !info.software {
+            self.config.peers.reader(self.config.place, &info.slot_description);
+        }
+        let token_id = match identify(&self.config.chosen, &info, worker).map_err(|e| Down::from(&e))? {
             Presence::Present(id) => {
-                self.status.token_id = Some(id);
-                if let Some(named) = self.config.chosen.token_id.filter(|named| *named != id) {
-                    let message = format!(
-                        "the token is {id}, and {named} was named with --token-id; no PIN was given to it"
-                    );
-                    return Err(Down::new(
-                        State::NotAdmitted,
-                        Reason::TokenNotAdmitted,
-                        message,
-                        Wake::Later,
-                    ));
-                }
+                self.sees(id, &tie);
+                self.admit(id, &tie)?;
+                Some(id)
             }
             // Without an identity it may be blank, or have lost that one object: the store tells, after login.
-            Presence::Absent | Presence::Unknown(_) => {}
+            Presence::Absent => {
+                self.sees_nobody();
+                self.admit_nameless(&tie, "the token has no identity of ours")?;
+                None
+            }
+            Presence::Unknown(why) => {
+                self.sees_nobody();
+                self.admit_nameless(&tie, &why.to_string())?;
+                None
+            }
+        };
+        self.pin.set_token(token_id, &info);
+        // A token that was found blank needs no second login to be blank again.
+        match self.blank.take() {
+            Some((known, down)) if token_id.is_none() && known == tie => {
+                self.blank = Some((known, down.clone()));
+                return Err(down);
+            }
+            _ => {}
         }
         let pin = self
             .pin
             .current()
             .map_err(|message| Down::new(State::Locked, Reason::PinMissing, message, Wake::NewPin))?;
+        self.afford(&info)?;
         self.log_in(worker, &pin, &info)?;
         self.status.epoch = worker.epoch();
-        Ok(())
+        Ok(tie)
+    }
+
+    /// Whether the token can take one more login now. Each wears its flash.
+    fn afford(&self, info: &TokenInfo) -> Result<(), Down> {
+        let now = Instant::now();
+        if info.software {
+            return Ok(());
+        }
+        let message = match self.budget.next_start(now) {
+            NextStart::Allowed => return Ok(()),
+            NextStart::Wait(wait) => format!(
+                "the last sessions with the token ended early, and each login wears its flash: the next try is in {} s, \
+                 or when it is unlocked (UnlockToken)",
+                wait.as_secs().saturating_add(1)
+            ),
+            NextStart::Exhausted => {
+                let minutes = self.budget.recovers_in(now).map_or(0, |wait| wait.as_secs().div_ceil(60));
+                format!(
+                    "the token was logged in to {} times in the last 24 hours, and each login wears its flash: the next \
+                     try is in {} h {} min, or when it is unlocked (UnlockToken)",
+                    self.budget.logins_in_last_day(now),
+                    minutes / 60,
+                    minutes % 60
+                )
+            }
+        };
+        Err(Down::new(State::Unknown, Reason::TokenUnhealthy, message, Wake::Budget))
+    }
+
+    /// Notes which token is there.
+    fn sees(&mut self, token_id: TokenId, tie: &Tie) {
+        self.status.token_id = Some(token_id);
+        self.seen = Some(Sighting { token_id, tie: tie.clone() });
+    }
+
+    /// Something is there, and does not say what it is.
+    fn sees_nobody(&mut self) {
+        self.status.token_id = None;
+        self.status.fingerprint.clear();
+        self.seen = None;
     }
 
     fn log_in(&mut self, worker: &mut WorkerToken, pin: &Pin, info: &TokenInfo) -> Result<(), Down> {

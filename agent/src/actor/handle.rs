@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
-use hsm_store::Store;
+use hsm_store::{PutOutcome, PutRequest, Store};
 use hsm_token::Pin;
 use hsm_token::worker::WorkerToken;
 use hsm_types::TokenId;
 use tokio::sync::{oneshot, watch};
 
-use super::View;
+use super::{State, View};
 use crate::error::{Kind, OpError};
 use crate::reason::Reason;
 
@@ -26,8 +26,23 @@ pub(super) struct Report {
 /// Work on an open store, or on the reason why it is not open.
 pub(super) type Run = Box<dyn FnOnce(Result<&mut Opened, OpError>) -> Report + Send>;
 
+/// Said on the token's thread right before a write: whether its caller may write.
+pub(super) type Allowed = Box<dyn FnOnce() -> Result<(), OpError> + Send>;
+
+/// A put on its way to the store, apart from other work so that puts which wait together are written together.
+pub(super) struct Put {
+    pub(super) call: Call,
+    pub(super) until: Instant,
+    pub(super) span: tracing::Span,
+    pub(super) request: PutRequest,
+    pub(super) allowed: Allowed,
+    pub(super) reply: oneshot::Sender<Result<PutOutcome, OpError>>,
+}
+
 /// What the thread is asked.
 pub(super) enum Command {
+    /// Put one record.
+    Put(Box<Put>),
     /// Work on the open store; called with an error when it is not open.
     Job { call: Call, until: Instant, span: tracing::Span, run: Run },
     /// Try this PIN.
@@ -65,6 +80,8 @@ pub struct Call {
 #[derive(Clone)]
 pub struct TokenHandle {
     pub(super) commands: SyncSender<Command>,
+    /// The label by which the flags name it.
+    pub(super) label: Option<Arc<str>>,
     pub(super) view: watch::Receiver<Arc<View>>,
 }
 
@@ -102,6 +119,22 @@ impl TokenHandle {
         wait(limit, answer).await
     }
 
+    /// Puts a record, together with others that wait. `allowed` is asked on the token's thread, right before.
+    pub async fn put(
+        &self,
+        call: Call,
+        request: PutRequest,
+        allowed: impl FnOnce() -> Result<(), OpError> + Send + 'static,
+    ) -> Result<PutOutcome, OpError> {
+        let (reply, answer) = oneshot::channel();
+        let until = Instant::now() + call.wait;
+        let limit = call.wait;
+        let put =
+            Put { call, until, span: tracing::Span::current(), request, allowed: Box::new(allowed), reply };
+        self.send(Command::Put(Box::new(put)))?;
+        wait(limit, answer).await
+    }
+
     /// Gives the token's thread a PIN and waits for what came of it.
     pub async fn unlock(&self, pin: Pin, limit: Duration) -> Result<(), OpError> {
         let (reply, answer) = oneshot::channel();
@@ -121,6 +154,17 @@ impl TokenHandle {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Initialize { request, reply })?;
         wait(limit, answer).await
+    }
+
+    /// Whether a token of this label may be made here: it was named by it, or has it, and holds nothing.
+    pub fn may_become(&self, label: &str) -> bool {
+        let view = self.view();
+        let has_it = view.status.info.as_ref().is_some_and(|info| info.label == label);
+        match view.status.state {
+            State::Blank => has_it || self.label.as_deref() == Some(label),
+            State::Absent => self.label.as_deref() == Some(label),
+            _ => false,
+        }
     }
 
     /// Asks the thread to finish; blocks while its queue is full.

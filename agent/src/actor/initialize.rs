@@ -10,8 +10,10 @@ use hsm_types::TokenId;
 
 use super::State;
 use super::handle::{Initialize, Opened};
+use super::pin::Owner;
 use super::thread::Actor;
 use crate::error::{Kind, OpError};
+use crate::state::{Admissions, By, Tie};
 use crate::token_open::{self, lock_path, with_pin};
 
 const LIMIT: Duration = Duration::from_mins(1);
@@ -33,19 +35,30 @@ impl Actor {
             Some(worker) => worker,
             None => token_open::worker(&self.config.chosen)?,
         };
-        let made = (|| {
+        let made: Result<_, OpError> = (|| {
             worker.reopen()?;
             let info = worker.info()?;
             let chosen = &self.config.chosen;
             with_pin(chosen, &info, &mut worker, |worker| worker.login(&request.pin))?;
             let mut options = Options::new(lock_path(&chosen.runtime_dir, &info));
-            Ok(Store::format(&mut worker, None, &mut options)?.token_id)
+            let identity = Store::format(&mut worker, None, &mut options)?;
+            Ok((identity, Tie::of(&info)))
         })();
         self.worker = Some(worker);
-        if made.is_ok() {
-            self.pin.give(request.pin.duplicate());
-        }
-        made
+        let (identity, tie) = made?;
+        let token_id = identity.token_id;
+        // Whoever made it here says by that that it takes part.
+        Admissions::load(&self.config.chosen.state_dir)
+            .and_then(|mut book| {
+                book.admit(token_id, Some(&identity.fingerprint.to_string()), tie.clone(), By::Person)
+            })
+            .map_err(|e| {
+                OpError::new(Kind::Internal, None, format!("{token_id} was made, but not admitted: {e}"))
+            })?;
+        let owner = Owner { token_id: Some(token_id), tie };
+        self.pin.give(request.pin.duplicate(), Some(owner));
+        self.blank = None;
+        Ok(token_id)
     }
 
     fn make_software_token(&self, request: &Initialize) -> Result<(), OpError> {
@@ -75,7 +88,7 @@ impl Actor {
     pub(super) fn change_pin(&mut self, store: &mut Opened, old: &Pin, new: &Pin) -> Result<(), OpError> {
         let info = self.status.info.clone().unwrap_or_default();
         with_pin(&self.config.chosen, &info, store.token(), |worker| worker.change_pin(old, new))?;
-        self.pin.give(new.duplicate());
+        self.pin.give(new.duplicate(), self.pin.owner().cloned());
         Ok(())
     }
 }

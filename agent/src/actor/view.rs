@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hsm_store::Head;
 use hsm_token::TokenInfo;
-use hsm_types::{RecordPath, TokenId, Tombstone};
+use hsm_types::{RecordPath, TokenId, Tombstone, UsbSerial};
 
 use crate::reason::Reason;
 
@@ -25,7 +25,7 @@ pub enum State {
     Blank,
     /// Its records cannot be opened.
     Unreadable,
-    /// It is not the token that was named.
+    /// It does not take part: nothing was admitted of it, or something else was.
     NotAdmitted,
 }
 
@@ -52,6 +52,16 @@ pub struct Status {
     pub fingerprint: String,
     /// Objects of ours that cannot be opened, named by label.
     pub damaged: Vec<String>,
+    /// Bytes of objects that were replaced by newer ones since the agent started.
+    pub bytes_replaced: u64,
+    /// Superseded objects that wait to be destroyed.
+    pub pending: u64,
+    /// Earlier values that are kept.
+    pub history: u64,
+    /// The serial of the USB device that carries the token, where the reader's name shows it.
+    pub usb_serial: Option<UsbSerial>,
+    /// Other flags of this agent name the same token, which is served there: not shown.
+    pub shadow: bool,
 }
 
 /// What the token holds of one path.

@@ -2,10 +2,12 @@
 
 mod run;
 mod select;
+mod serve;
 mod units;
 
 pub use run::{LogFormat, RunArgs, RunConfig, TlsFiles};
 pub use select::{Chosen, SelectArgs};
+pub use serve::ServeArgs;
 pub use units::parse_duration;
 
 use crate::token_cli::{Shell, TokenArgs};
@@ -30,7 +32,7 @@ pub struct Cli {
 /// The program's subcommands.
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Serve this node's token to the controller
+    /// Serve this node's tokens to the controller
     Run(Box<RunArgs>),
     /// Work on a token from the command line, with or without a cluster
     Token(Box<TokenArgs>),

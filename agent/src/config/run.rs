@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Chosen, ConfigError, SelectArgs, parse_duration};
+use super::{Chosen, ConfigError, ServeArgs, parse_duration};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -18,9 +18,9 @@ pub enum LogFormat {
 /// The flags of `run`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RunArgs {
-    /// Which token, and its PIN.
+    /// Which tokens, and their PINs.
     #[command(flatten)]
-    pub select: SelectArgs,
+    pub serve: ServeArgs,
     /// The node's name, as Kubernetes knows it
     #[arg(long, env = "NODE_NAME")]
     pub node_name: Option<String>,
@@ -78,8 +78,14 @@ pub struct TlsFiles {
 /// The settings after validation.
 #[derive(Debug, Clone)]
 pub struct RunConfig {
-    /// The token.
-    pub token: Chosen,
+    /// The tokens: at least one.
+    pub tokens: Vec<Chosen>,
+    /// The folder of what must survive a restart.
+    pub state_dir: PathBuf,
+    /// See [`ServeArgs::ignore_reader`].
+    pub ignored_readers: Vec<String>,
+    /// How often hardware tokens are read anew, where others may reach them too.
+    pub reread: Option<Duration>,
     /// The node's name.
     pub node_name: String,
     /// gRPC address.
@@ -136,8 +142,16 @@ impl RunArgs {
             Some(name) => name,
             None => hostname()?,
         };
+        let tokens = self.serve.choose()?;
+        let state_dir = tokens
+            .first()
+            .map(|chosen| chosen.state_dir.clone())
+            .ok_or_else(|| ConfigError::new("no token is named"))?;
         Ok(RunConfig {
-            token: self.select.choose()?,
+            tokens,
+            state_dir,
+            ignored_readers: self.serve.ignore_reader.clone(),
+            reread: self.serve.shared_reader.then_some(self.serve.reread_interval),
             node_name,
             listen: self.listen,
             health_listen: self.health_listen,
@@ -164,7 +178,7 @@ mod tests {
 
     fn args() -> RunArgs {
         RunArgs {
-            select: crate::config::select::tests::args(),
+            serve: crate::config::serve::tests::args(),
             node_name: Some("n".into()),
             listen: "127.0.0.1:9090".parse().unwrap(),
             health_listen: "127.0.0.1:8093".parse().unwrap(),

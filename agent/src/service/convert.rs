@@ -15,7 +15,7 @@ pub(super) fn status_message(view: &View) -> wire::TokenStatus {
         state: state(status.state) as i32,
         reason: status.reason.map(Reason::as_str).unwrap_or_default().to_owned(),
         message: status.message.clone(),
-        usb_serial: String::new(),
+        usb_serial: status.usb_serial.as_ref().map(|s| s.as_str().to_owned()).unwrap_or_default(),
         device_path: String::new(),
         label: info.label,
         model: info.model,
@@ -32,6 +32,9 @@ pub(super) fn status_message(view: &View) -> wire::TokenStatus {
         store_fingerprint: status.fingerprint.clone(),
         pin_tries_low: info.pin.count_low || info.pin.final_try,
         damaged: status.damaged.clone(),
+        bytes_replaced: status.bytes_replaced,
+        pending: status.pending,
+        history: status.history,
     }
 }
 

@@ -14,7 +14,7 @@ use hsm_types::TokenId;
 use tokio::sync::watch;
 use tonic::{Request, Status};
 
-use crate::actor::{Call, TokenHandle};
+use crate::actor::{Call, State, TokenHandle, View};
 use crate::error::{Kind, OpError};
 use crate::reason::Reason;
 use crate::server::RequestId;
@@ -51,18 +51,57 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// The token with this id, whatever its state.
+    /// The token with this id, whatever its state; the only one where no id is given.
     fn token(&self, id: &str) -> Result<&TokenHandle, OpError> {
+        if id.is_empty() {
+            return match self.tokens.as_slice() {
+                [only] => Ok(only),
+                _ => Err(OpError::new(
+                    Kind::Invalid,
+                    None,
+                    format!("token_id is empty, and this agent has several tokens: {}", self.names()),
+                )),
+            };
+        }
         let id: TokenId = id.parse().map_err(|e: hsm_types::ParseIdError| {
             OpError::new(Kind::Invalid, None, format!("token_id: {e}"))
         })?;
-        self.tokens.iter().find(|t| t.view().status.token_id == Some(id)).ok_or_else(|| {
+        let has_it = |token: &&TokenHandle| {
+            let view = token.view();
+            view.status.token_id == Some(id) && !view.status.shadow
+        };
+        self.tokens.iter().filter(has_it).min_by_key(|t| rank(t.view().status.state)).ok_or_else(|| {
             OpError::new(
                 Kind::Unknown,
                 Some(Reason::TokenAbsent),
-                format!("this agent has not seen the token {id}; ListTokens says what it has"),
+                format!("this agent has not seen the token {id}; it has {}", self.names()),
             )
         })
+    }
+
+    /// The tokens as they are shown. One that was moved to where another thread serves it is shown there only.
+    fn views(&self) -> Vec<Arc<View>> {
+        let mut views: Vec<_> = self.tokens.iter().map(TokenHandle::view).collect();
+        views.retain(|view| !view.status.shadow);
+        let best: Vec<_> = views.iter().map(|v| (v.status.token_id, rank(v.status.state))).collect();
+        let mut places = 0..;
+        views.retain(|view| {
+            let (Some(place), Some(id)) = (places.next(), view.status.token_id) else { return true };
+            let own = (rank(view.status.state), place);
+            let others = best.iter().enumerate().filter(|(_, (other, _))| *other == Some(id));
+            others.map(|(n, (_, rank))| (*rank, n)).min() == Some(own)
+        });
+        views
+    }
+
+    /// Which tokens are there, for somebody who named none of them.
+    fn names(&self) -> String {
+        let name = |view: &Arc<View>| match (view.status.token_id, &view.status.info) {
+            (Some(id), _) => id.to_string(),
+            (None, Some(info)) => format!("one with the label {:?} and no known id", info.label),
+            (None, None) => "one that was not seen yet".to_owned(),
+        };
+        self.views().iter().map(name).collect::<Vec<_>>().join(", ")
     }
 
     fn ready(&self) -> bool {
@@ -73,6 +112,16 @@ impl Agent {
     fn stopped(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut stop = self.stop.clone();
         async move { drop(stop.wait_for(|stop| *stop).await) }
+    }
+}
+
+/// Of two that show one id, which is meant: the one that says more.
+const fn rank(state: State) -> u8 {
+    match state {
+        State::Ready => 0,
+        State::Locked | State::Unreadable | State::Unknown => 1,
+        State::NotAdmitted | State::Blank => 2,
+        State::Absent => 3,
     }
 }
 

@@ -24,6 +24,10 @@ use crate::reason::Reason;
 pub(super) const MAX_RECORD: u64 = hsm_store::MAX_RECORD as u64;
 
 const PAGE: usize = 500;
+/// How many earlier values are kept, where there is room, when the caller does not say.
+const HISTORY: usize = 3;
+/// The most that may be asked for: each takes an object or a part of one.
+const MOST_HISTORY: u32 = 100;
 
 /// See the module.
 pub struct RecordsService(pub Arc<Agent>);
@@ -56,13 +60,21 @@ fn parse_put(request: PutRecordRequest) -> Result<(String, Write, Option<Fence>)
             ));
         }
     };
+    let keep_history = match request.history_limit {
+        None => HISTORY,
+        Some(limit) if limit <= MOST_HISTORY => limit as usize,
+        Some(limit) => {
+            let message = format!("history_limit is {limit}; at most {MOST_HISTORY} earlier values are kept");
+            return Err(OpError::new(Kind::Invalid, None, message));
+        }
+    };
     let parents = request.parents.iter().map(Version::try_from).collect::<Result<_, _>>()?;
     let origin = match &request.taken_in {
         _ if request.from_secret => PutOrigin::Secret,
         Some(secret) => PutOrigin::Merged(hsm_proto::convert::key_digests(&secret.keys)?),
         None => PutOrigin::Token,
     };
-    let put = PutRequest { path, expect, content, origin, parents, begin_epoch: false, keep_history: 0 };
+    let put = PutRequest { path, expect, content, origin, parents, begin_epoch: false, keep_history };
     Ok((request.token_id, Write::Put(put), request.fence))
 }
 
@@ -100,16 +112,21 @@ impl RecordsService {
         let (token_id, write, fence) = parse_put(request.into_inner())?;
         let fences = Arc::clone(&self.0.fences);
         let token = self.0.token(&token_id)?;
-        token
-            .store(call, move |store| {
-                // Checked on the token's thread, so that no write of an earlier holder can wait behind a later one's.
-                fences.check(fence.as_ref().map(|f| (f.lease_uid.as_str(), f.transitions)))?;
-                Ok(match write {
-                    Write::Put(put) => store.put(&put)?,
-                    Write::Replicate(replica) => store.replicate(&replica)?,
-                })
-            })
-            .await
+        // Asked on the token's thread, so that no write of an earlier holder can wait behind a later one's.
+        let allowed = move || -> Result<(), OpError> {
+            Ok(fences.check(fence.as_ref().map(|f| (f.lease_uid.as_str(), f.transitions)))?)
+        };
+        match write {
+            Write::Put(put) => token.put(call, put, allowed).await,
+            Write::Replicate(replica) => {
+                token
+                    .store(call, move |store| {
+                        allowed()?;
+                        Ok(store.replicate(&replica)?)
+                    })
+                    .await
+            }
+        }
     }
 
     async fn remove(&self, request: Request<DeleteRecordRequest>) -> Result<DeleteRecordResponse, OpError> {

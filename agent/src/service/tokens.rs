@@ -29,19 +29,15 @@ pub struct TokensService(pub Arc<Agent>);
 
 impl TokensService {
     fn all(agent: &Agent) -> ListTokensResponse {
-        ListTokensResponse { tokens: agent.tokens.iter().map(|t| status_message(&t.view())).collect() }
+        ListTokensResponse { tokens: agent.views().iter().map(|view| status_message(view)).collect() }
     }
 
     async fn unlock(&self, request: Request<UnlockTokenRequest>) -> Result<(), OpError> {
         let wait = call("unlock", &request).wait;
         let UnlockTokenRequest { token_id, pin: given } = request.into_inner();
         let pin = pin(given, "pin")?;
-        let token = match (token_id.as_str(), self.0.tokens.as_slice()) {
-            // A token's identity may not be known before it is unlocked.
-            ("", [only]) => only,
-            (id, _) => self.0.token(id)?,
-        };
-        token.unlock(pin, wait).await
+        // A token's identity may not be known before it is unlocked: the only one needs no id.
+        self.0.token(&token_id)?.unlock(pin, wait).await
     }
 
     async fn change(&self, request: Request<ChangePinRequest>) -> Result<(), OpError> {
@@ -54,8 +50,16 @@ impl TokensService {
     async fn initialize(&self, request: Request<InitializeTokenRequest>) -> Result<TokenId, OpError> {
         let InitializeTokenRequest { label, pin: user, so_pin } = request.into_inner();
         let (user, so_pin) = (pin(user, "pin")?, pin(so_pin, "so_pin")?);
-        let [token] = self.0.tokens.as_slice() else {
-            return Err(OpError::new(Kind::Refused, None, "this agent serves more than one token"));
+        let token = match self.0.tokens.as_slice() {
+            [only] => only,
+            several => several.iter().find(|token| token.may_become(&label)).ok_or_else(|| {
+                let message = format!(
+                    "this agent serves several tokens, and none with the label {label:?} that is blank or absent; it \
+                     has {}",
+                    self.0.names()
+                );
+                OpError::new(Kind::Refused, None, message)
+            })?,
         };
         token.initialize(Initialize { label, pin: user, so_pin }, INITIALIZE).await
     }

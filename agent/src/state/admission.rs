@@ -63,6 +63,9 @@ pub enum Decision {
 #[serde(deny_unknown_fields)]
 struct Book {
     tokens: BTreeMap<String, Line>,
+    /// The first admitted token that flags have met: they admit no other.
+    #[serde(default)]
+    met: BTreeMap<String, String>,
     forgotten: BTreeSet<String>,
 }
 
@@ -82,6 +85,7 @@ struct Line {
 pub struct Admissions {
     path: PathBuf,
     tokens: BTreeMap<TokenId, Admission>,
+    met: BTreeMap<String, TokenId>,
     forgotten: BTreeSet<TokenId>,
 }
 
@@ -91,7 +95,8 @@ impl Admissions {
     /// A file that cannot be read or understood is an error: taking it for empty would admit a stranger.
     pub fn load(state_dir: &Path) -> io::Result<Self> {
         let path = state_dir.join("admissions.json");
-        let mut this = Self { path, tokens: BTreeMap::new(), forgotten: BTreeSet::new() };
+        let mut this =
+            Self { path, tokens: BTreeMap::new(), met: BTreeMap::new(), forgotten: BTreeSet::new() };
         this.refresh()?;
         Ok(this)
     }
@@ -112,12 +117,11 @@ impl Admissions {
             let by = line.flags.map_or(By::Person, By::Flags);
             tokens.insert(token_id, Admission { token_id, fingerprint: line.fingerprint, tie, by });
         }
-        let forgotten = book
-            .forgotten
-            .iter()
-            .map(|id| id.parse().map_err(|e| self.damaged(&format!("{id:?}: {e}"))))
-            .collect::<io::Result<_>>()?;
-        (self.tokens, self.forgotten) = (tokens, forgotten);
+        let parse = |id: &String| id.parse().map_err(|e| self.damaged(&format!("{id:?}: {e}")));
+        let forgotten = book.forgotten.iter().map(parse).collect::<io::Result<_>>()?;
+        let met =
+            book.met.iter().map(|(flags, id)| Ok((flags.clone(), parse(id)?))).collect::<io::Result<_>>()?;
+        (self.tokens, self.met, self.forgotten) = (tokens, met, forgotten);
         Ok(())
     }
 
@@ -133,10 +137,10 @@ impl Admissions {
         }
     }
 
-    /// The token that these flags have admitted: they admit no second one while it is not forgotten.
-    pub fn admitted_by(&self, flags: &str) -> Option<TokenId> {
-        let by_them = |a: &&Admission| matches!(&a.by, By::Flags(text) if text == flags);
-        self.tokens.values().find(by_them).map(|a| a.token_id)
+    /// The token that these flags stand for: the first one that they met. They admit no other while it is not
+    /// forgotten.
+    pub fn met_by(&self, flags: &str) -> Option<TokenId> {
+        self.met.get(flags).copied().filter(|id| self.tokens.contains_key(id))
     }
 
     /// Whether a token with this tie was admitted: for one that has no identity (yet, or any more).
@@ -175,12 +179,25 @@ impl Admissions {
     pub fn admit_first(&mut self, token_id: TokenId, tie: &Tie, flags: &str) -> io::Result<Decision> {
         let _lock = self.lock()?;
         self.refresh()?;
-        if self.decide(token_id, tie) == Decision::New && self.admitted_by(flags).is_none() {
+        if self.decide(token_id, tie) == Decision::New && self.met_by(flags).is_none() {
             let by = By::Flags(flags.to_owned());
+            self.met.insert(flags.to_owned(), token_id);
             self.tokens.insert(token_id, Admission { token_id, fingerprint: None, tie: tie.clone(), by });
             self.store()?;
         }
         Ok(self.decide(token_id, tie))
+    }
+
+    /// These flags have met this admitted token; the first one stays theirs, whoever admitted it.
+    pub fn meet(&mut self, token_id: TokenId, flags: &str) -> io::Result<()> {
+        if self.met_by(flags).is_some() {
+            return Ok(());
+        }
+        self.change(|this| {
+            if this.met_by(flags).is_none() {
+                this.met.insert(flags.to_owned(), token_id);
+            }
+        })
     }
 
     /// Pins the store key of an admitted token that has none pinned yet. The answer is what is pinned then; `None`
@@ -232,6 +249,7 @@ impl Admissions {
         };
         let book = Book {
             tokens: self.tokens.values().map(|a| (a.token_id.to_string(), line(a))).collect(),
+            met: self.met.iter().map(|(flags, id)| (flags.clone(), id.to_string())).collect(),
             forgotten: self.forgotten.iter().map(ToString::to_string).collect(),
         };
         let json = serde_json::to_vec_pretty(&book).map_err(io::Error::other)?;
@@ -274,7 +292,19 @@ mod tests {
         assert_eq!(book.admit_first(id(2), &tie("b"), "label y").unwrap(), admitted(None), "other flags");
         let again = Admissions::load(dir.path()).unwrap();
         assert_eq!(again.decide(id(1), &tie("a")), admitted(None), "it survives a restart");
-        assert_eq!(again.admitted_by("label x"), Some(id(1)));
+        assert_eq!(again.met_by("label x"), Some(id(1)));
+    }
+
+    #[test]
+    fn flags_stand_for_the_token_that_they_met_whoever_admitted_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut book = Admissions::load(dir.path()).unwrap();
+        book.admit(id(1), None, tie("a"), By::Person).unwrap();
+        book.meet(id(1), "label x").unwrap();
+        assert_eq!(book.admit_first(id(2), &tie("b"), "label x").unwrap(), Decision::New, "the newcomer");
+        book.admit(id(2), None, tie("b"), By::Person).unwrap();
+        book.meet(id(2), "label x").unwrap();
+        assert_eq!(Admissions::load(dir.path()).unwrap().met_by("label x"), Some(id(1)), "the first stays");
     }
 
     #[test]

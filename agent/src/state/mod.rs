@@ -10,4 +10,4 @@ pub use admission::{Admission, Admissions, By, Decision};
 pub use configure::{ConfigureError, Configured};
 pub use fence::{FenceError, Fences};
 pub use file::{read_if_there, write_atomic};
-pub use tie::{Tie, usb_serial};
+pub use tie::Tie;

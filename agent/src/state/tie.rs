@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use hsm_token::TokenInfo;
+use hsm_token::reader_name::{usb_serial, without_numbers};
 use hsm_types::UsbSerial;
 
 /// What a token is recognised by before it is given a PIN.
@@ -25,7 +26,7 @@ impl Tie {
         if info.software {
             return Self::Serial(info.serial.clone());
         }
-        match usb_serial(&info.slot_description) {
+        match usb_serial(&info.slot_description).and_then(UsbSerial::new) {
             Some(serial) => Self::Usb(serial),
             None => Self::Reader(without_numbers(&info.slot_description).to_owned()),
         }
@@ -64,56 +65,9 @@ impl FromStr for Tie {
     }
 }
 
-/// The USB serial in a PC/SC reader's name.
-///
-/// pcscd makes the name as `DEVICE [INTERFACE] (SERIAL) NN NN`, the numbers being the reader's and the slot's in
-/// hexadecimal digits (`src/hotplug_libudev.c`, `src/readerfactory.c` of pcsc-lite). PKCS#11 cuts a slot's description
-/// at 64 bytes: a serial that was cut is none.
-pub fn usb_serial(reader: &str) -> Option<UsbSerial> {
-    let (_, serial) = without_numbers(reader).strip_suffix(')')?.rsplit_once('(')?;
-    let fit = !serial.is_empty() && serial.chars().all(|c| c.is_ascii_graphic());
-    UsbSerial::new(serial).filter(|_| fit)
-}
-
-/// The reader's name without what pcscd counts, which changes with the order in which readers are plugged in.
-fn without_numbers(reader: &str) -> &str {
-    let number = |word: &str| word.len() == 2 && word.bytes().all(|b| b.is_ascii_hexdigit());
-    let mut name = reader.trim_end_matches([' ', '\0']);
-    for _ in 0..2 {
-        match name.rsplit_once(' ') {
-            Some((rest, word)) if number(word) => name = rest.trim_end(),
-            _ => break,
-        }
-    }
-    name
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn serial(reader: &str) -> Option<String> {
-        usb_serial(reader).map(|serial| serial.as_str().to_owned())
-    }
-
-    #[test]
-    fn the_serial_is_read_from_a_readers_name() {
-        let pico = "Pol Henarejos Pico HSM [CCID Interface] (E6605481DB8A5334) 00 00";
-        assert_eq!(serial(pico).as_deref(), Some("E6605481DB8A5334"));
-        assert_eq!(serial("Pico HSM [CCID] (E6) 0A 00").as_deref(), Some("E6"));
-        assert_eq!(serial("Pico HSM (E6)").as_deref(), Some("E6"), "without numbers");
-        assert_eq!(serial("A (one) B (two) 00 00").as_deref(), Some("two"));
-        for none in [
-            "",
-            "Pico HSM 00 00",
-            "Pico HSM [CCID Interface] (E6605481DB8",
-            "Pico HSM () 00 00",
-            "Reader (with words) 00 00",
-            "Reader (x) y 00 00",
-        ] {
-            assert_eq!(serial(none), None, "{none:?}");
-        }
-    }
 
     #[test]
     fn hardware_is_tied_to_its_device_and_software_to_its_serial() {

@@ -13,4 +13,5 @@ mod kill;
 mod node;
 mod pki;
 mod serve;
+mod several;
 mod trouble;

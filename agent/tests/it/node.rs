@@ -7,10 +7,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use hsm_agent::state::Tie;
 use hsm_proto::agent::identity_client::IdentityClient;
 use hsm_proto::agent::records_client::RecordsClient;
 use hsm_proto::agent::tokens_client::TokensClient;
 use hsm_proto::agent::{ListTokensRequest, TokenState, TokenStatus};
+use hsm_store::{Options, Store};
+use hsm_token::pkcs11::{BlankSlot, Pkcs11Config, TokenSelector};
+use hsm_token::worker::{WorkerConfig, WorkerProgram, WorkerToken, init_software_token};
+use hsm_token::{Pin, Token as _};
+use hsm_types::Presence;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
 use crate::pki::{CONTROLLER, Ca, Leaf};
@@ -132,10 +138,16 @@ impl Node {
     }
 
     pub fn run_with(&self, extra: &[(&str, &str)]) -> Agent {
+        self.run_args(&[], extra)
+    }
+
+    /// With more flags and other variables.
+    pub fn run_args(&self, flags: &[&str], extra: &[(&str, &str)]) -> Agent {
         let log = self.path("log");
         let child = self
             .program()
             .arg("run")
+            .args(flags)
             .args(["--node-name", "node-1", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0"])
             .args(["--poll-interval", "300ms", "--tls-reload-interval", "300ms", "--log-level", "debug"])
             .arg("--tls-cert")
@@ -160,6 +172,127 @@ impl Node {
 
     pub async fn client(&self, agent: &Agent) -> Client {
         Client::connect(agent, &self.ca.pem, &self.ca.leaf(CONTROLLER)).await.unwrap()
+    }
+}
+
+/// What is done to the software tokens behind the program's back.
+impl Node {
+    /// Makes one more token, with this label and its PIN in this file.
+    pub fn init_as(&self, label: &str, pin: &Path) {
+        self.ok(&["--token-label", label, "--pin-file", pin.to_str().unwrap(), "init", "--yes"]);
+    }
+
+    /// Makes a token as another node would: this one knows nothing of it. Its PIN is in `elsewhere-pin`.
+    pub fn init_elsewhere(&self, label: &str) {
+        let pin = self.path("elsewhere-pin");
+        drop(std::fs::remove_file(&pin));
+        let output = self
+            .program()
+            .args(["token", "--token-label", label, "--pin-file", pin.to_str().unwrap(), "init", "--yes"])
+            .args(["--so-pin-file", self.path("elsewhere-so-pin").to_str().unwrap()])
+            .env("HSM_STATE_DIR", self.path("elsewhere"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn worker(&self, label: &str) -> WorkerToken {
+        self.worker_in(label, &self.path("softhsm2.conf"))
+    }
+
+    fn worker_in(&self, label: &str, conf: &Path) -> WorkerToken {
+        let module = hsm_token::testing::softhsm_module().unwrap();
+        let mut config =
+            WorkerConfig::new(Pkcs11Config { module, token: TokenSelector::Label(label.into()) }).unwrap();
+        config.worker = self.worker_program(conf);
+        WorkerToken::open(config).unwrap()
+    }
+
+    fn worker_program(&self, conf: &Path) -> WorkerProgram {
+        WorkerProgram {
+            program: env!("CARGO_BIN_EXE_hsm-agent").into(),
+            args: vec!["token-worker".into()],
+            env: Vec::new(),
+        }
+        .with_env("SOFTHSM2_CONF", conf)
+    }
+
+    /// The identity of the token `test`.
+    pub fn token_id(&self) -> String {
+        match hsm_store::identify(&mut self.worker("test")).unwrap() {
+            Presence::Present(id) => id.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn slot_of(&self, label: &str) -> String {
+        self.worker(label).info().unwrap().slot.to_string()
+    }
+
+    pub fn tie_of_label(&self, label: &str) -> Tie {
+        Tie::of(&self.worker(label).info().unwrap())
+    }
+
+    /// What carries the token `test` in this folder of tokens.
+    pub fn tie_of(&self, tokens: &Path) -> Tie {
+        let conf = self.path("other.conf");
+        let text = format!("directories.tokendir = {}\nobjectstore.backend = file\n", tokens.display());
+        std::fs::write(&conf, text).unwrap();
+        Tie::of(&self.worker_in("test", &conf).info().unwrap())
+    }
+
+    /// Makes a token that says it is `id`; gives its PIN.
+    pub fn copy_token_id(&self, label: &str, id: &str) -> String {
+        let pin = "pin-of-the-copy";
+        let secret = || Pin::exactly(pin.to_owned());
+        let module = hsm_token::testing::softhsm_module().unwrap();
+        let program = self.worker_program(&self.path("softhsm2.conf"));
+        init_software_token(&program, PATIENCE, &module, BlankSlot::First, label, &secret(), &secret())
+            .unwrap();
+        let mut worker = self.worker(label);
+        worker.login(&secret()).unwrap();
+        let mut options = Options::new(self.path("copy.lock"));
+        Store::format(&mut worker, Some(id.parse().unwrap()), &mut options).unwrap();
+        pin.to_owned()
+    }
+
+    /// Takes one token of several away.
+    pub fn remove_token(&self, label: &str) {
+        for token in std::fs::read_dir(self.path("tokens")).unwrap() {
+            let folder = token.unwrap().path();
+            let named = std::fs::read(folder.join("token.object")).unwrap();
+            let padded = format!("{label:<32}");
+            if named.windows(32).any(|bytes| bytes == padded.as_bytes()) {
+                std::fs::rename(&folder, self.path(&format!("removed-{label}"))).unwrap();
+                return;
+            }
+        }
+        panic!("there is no token {label}");
+    }
+
+    fn logged_in(&self) -> WorkerToken {
+        let mut worker = self.worker("test");
+        worker.login(&Pin::exactly(self.pin())).unwrap();
+        worker
+    }
+
+    /// The labels of all data objects of the token `test`.
+    pub fn labels(&self) -> Vec<String> {
+        let listing = self.logged_in().list().unwrap();
+        let mut labels: Vec<String> = listing.data.into_iter().map(|object| object.label).collect();
+        labels.sort();
+        labels
+    }
+
+    /// Destroys its objects whose label begins so.
+    pub fn destroy_labelled(&self, prefix: &str) {
+        let mut worker = self.logged_in();
+        let listing = worker.list().unwrap();
+        let (some, _): (Vec<_>, Vec<_>) = listing.data.into_iter().partition(|o| o.label.starts_with(prefix));
+        assert!(!some.is_empty());
+        for object in some {
+            worker.destroy(object.handle).unwrap();
+        }
     }
 }
 
@@ -271,6 +404,19 @@ impl Client {
 
     pub async fn status(&mut self) -> TokenStatus {
         self.tokens.list_tokens(ListTokensRequest {}).await.unwrap().into_inner().tokens.remove(0)
+    }
+
+    /// Waits until the list of tokens is so; the list then.
+    pub async fn until_list(&mut self, so: impl Fn(&[TokenStatus]) -> bool) -> Vec<TokenStatus> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let list = self.tokens.list_tokens(ListTokensRequest {}).await.unwrap().into_inner().tokens;
+            if so(&list) {
+                return list;
+            }
+            assert!(Instant::now() < until, "still {list:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Waits for a state; the status then.

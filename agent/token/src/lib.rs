@@ -7,6 +7,7 @@ mod budget_file;
 mod durable;
 mod error;
 mod port;
+pub mod reader_name;
 
 mod epoch_budget;
 #[cfg(feature = "pkcs11")]

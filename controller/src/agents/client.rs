@@ -121,6 +121,7 @@ impl AgentClient {
             parents: put.parents.iter().map(Into::into).collect(),
             replicate: None,
             fence: None,
+            history_limit: None,
         };
         let mut client = self.records.clone();
         let answer = self.call(WRITE, client.put(request(message, request_id))).await?;

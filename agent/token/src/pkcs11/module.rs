@@ -10,6 +10,7 @@ use cryptoki::slot::Slot;
 
 use super::pin_guard::PinLengths;
 use super::return_values::token_error;
+use crate::reader_name::usb_serial;
 use crate::{ErrorClass, PinFlags, TokenError, TokenInfo};
 
 /// Which of a module's tokens is meant. None of these identifies a token (see `TokenId`); they select among what the
@@ -26,7 +27,8 @@ pub enum TokenSelector {
     Serial(String),
     /// The token in the slot with this description, which for PC/SC is the reader's name, without the spaces around
     /// it. On hardware nothing else tells two Pico HSMs apart. PKCS#11 shows the first 64 bytes of a name, so that of
-    /// a longer one only these are compared.
+    /// a longer one only these are compared. Where both names show a USB serial, that is compared instead: the numbers
+    /// at a name's end change when the device is plugged in again.
     Reader(String),
 }
 
@@ -181,7 +183,10 @@ impl TokenSelector {
             Self::Label(label) => info.label == *label,
             Self::Slot(slot) => info.slot == *slot,
             Self::Serial(serial) => info.serial == serial.trim(),
-            Self::Reader(reader) => same_reader(&info.slot_description, reader),
+            Self::Reader(reader) => match (usb_serial(&info.slot_description), usb_serial(reader)) {
+                (Some(there), Some(meant)) => there == meant,
+                _ => same_reader(&info.slot_description, reader),
+            },
         }
     }
 }
@@ -304,7 +309,12 @@ mod tests {
         }
         assert_eq!(pick(&TokenSelector::Reader(" Pico Key (B) 01 00 ".into()), &[]).unwrap(), 1);
         assert_eq!(pick(&TokenSelector::Serial("cafe".into()), &[]).unwrap(), 2);
-        for absent in ["Pico Key (B)", "pico key (B) 01 00", "Pico Key (C) 02 00", ""] {
+        assert_eq!(
+            pick(&TokenSelector::Reader("Pico Key (B) 07 00".into()), &[]).unwrap(),
+            1,
+            "another port"
+        );
+        for absent in ["Pico Key", "(B", "Pico Key (C) 01 00", ""] {
             let error = pick(&TokenSelector::Reader(absent.into()), &[]).unwrap_err();
             assert_eq!(error.class, ErrorClass::TokenAbsent, "{absent}");
         }
