@@ -1,6 +1,6 @@
 //! `admit` and `forget`: which tokens take part on this node, and which deletions are remembered.
 
-use hsm_store::identify;
+use crate::token_open::identify;
 use hsm_types::{Presence, TokenId, Tombstone};
 
 use super::args::{AdmitArgs, ForgetArgs};
@@ -21,7 +21,7 @@ pub(super) fn admit(select: &SelectArgs, args: &AdmitArgs) -> Outcome {
     }
     let chosen = find::chosen(select)?;
     let (mut worker, info) = connect(&chosen)?;
-    let id = match identify(&mut worker)? {
+    let id = match identify(&chosen, &info, &mut worker)? {
         Presence::Present(id) => id,
         Presence::Absent => {
             return Err(Failure::NotFound(

@@ -1,6 +1,7 @@
-//! `doctor`: how the token and its records are. It changes nothing.
+//! `doctor`: how the token and its records are. It changes nothing, but for ghosts with `--repair`.
 
-use hsm_store::{DamagedObject, Store, identify};
+use crate::token_open::identify;
+use hsm_store::{DamagedObject, Store};
 use hsm_token::worker::WorkerToken;
 use hsm_token::{Limits, Token as _};
 use serde_json::{Map, Value as Json, json};
@@ -9,17 +10,20 @@ use super::args::{DoctorArgs, Format};
 use super::info::described;
 use super::output::{document, remark, say};
 use super::session::{connect, log_in, open_store};
-use super::{Failure, Outcome, find};
+use super::{Failure, Outcome, find, ghosts};
 use crate::config::SelectArgs;
 
 pub(super) fn doctor(select: &SelectArgs, args: &DoctorArgs) -> Outcome {
     let chosen = find::chosen(select)?;
     let (mut worker, info) = connect(&chosen)?;
-    let identity = identify(&mut worker)?;
+    let identity = identify(&chosen, &info, &mut worker)?;
     let limits = worker.limits();
+    // The card is ours alone while a worker has it.
     drop(worker);
+    let ghosts = ghosts::find(&chosen, &info, args)?;
     let opened = log_in(&chosen).and_then(|(worker, info)| open_store(&chosen, worker, &info));
     let mut facts = described(&info, &identity);
+    facts.extend(ghosts.fact());
     let mut damaged = Vec::new();
     if let Ok(store) = &opened {
         facts.extend(of_the_store(store, limits));
@@ -39,6 +43,7 @@ pub(super) fn doctor(select: &SelectArgs, args: &DoctorArgs) -> Outcome {
             "a compaction has begun and is not done: run the same hsm-agent token compact again".to_owned(),
         ));
     }
+    ghosts.verdict()?;
     remark("The token can be used.");
     Ok(())
 }

@@ -3,16 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hsm_store::identify;
 use hsm_token::pkcs11::TokenSelector;
-use hsm_token::worker::survey;
+use hsm_token::worker::{OpenscSettings, readers, survey};
 use hsm_token::{ErrorClass, TokenError};
 use hsm_types::{Presence, TokenId};
 
 use super::Failure;
 use super::session::reopened;
 use crate::config::{Chosen, SelectArgs};
-use crate::token_open::{prepare, program};
+use crate::token_open::{identify, prepare, program};
 
 /// How long a module may take to show its tokens.
 const SURVEY: Duration = Duration::from_mins(1);
@@ -45,7 +44,7 @@ fn with_id(chosen: Chosen, id: TokenId) -> Result<Chosen, Failure> {
     let mut unknown = Vec::new();
     for selector in selectors {
         let one = Chosen { token: selector, token_id: None, ..chosen.clone() };
-        let identity = reopened(&one).and_then(|(mut worker, _)| Ok(identify(&mut worker)?));
+        let identity = reopened(&one).and_then(|(mut worker, info)| Ok(identify(&one, &info, &mut worker)?));
         match identity {
             Ok(Presence::Present(seen)) if seen == id => {
                 found.push(Chosen { token_id: Some(id), ..one });
@@ -68,6 +67,16 @@ fn with_id(chosen: Chosen, id: TokenId) -> Result<Chosen, Failure> {
             "{several} tokens say that they are {id}: only one can be; unplug the others, or name one with --reader"
         ))),
     }
+}
+
+/// What OpenSC is told, of no effect on other modules: the card is ours alone while we work on it, and where its reader
+/// is named, the cards in all other readers are left alone.
+pub(super) fn opensc(chosen: &Chosen) -> Result<OpenscSettings, Failure> {
+    let mut settings = OpenscSettings::new(&chosen.runtime_dir);
+    if matches!(chosen.token, TokenSelector::Reader(_)) && cfg!(feature = "pcsc") {
+        settings.other_readers = readers(&program()?, SURVEY)?;
+    }
+    Ok(settings)
 }
 
 /// A token that is not seen may be held by the agent, which connects to it exclusively: then that is said.

@@ -1,6 +1,6 @@
 //! `info`: what a token is, as anybody sees it who holds it. No PIN, no write.
 
-use hsm_store::identify;
+use crate::token_open::identify;
 use hsm_token::{PinFlags, TokenInfo};
 use hsm_types::Presence;
 use serde_json::{Map, Value as Json};
@@ -9,12 +9,13 @@ use super::args::{Format, InfoArgs};
 use super::output::{document, say};
 use super::session::connect;
 use super::{Outcome, find};
+use crate::actor::insecure;
 use crate::config::SelectArgs;
 
 pub(super) fn info(select: &SelectArgs, args: &InfoArgs) -> Outcome {
     let chosen = find::chosen(select)?;
     let (mut worker, info) = connect(&chosen)?;
-    let identity = identify(&mut worker)?;
+    let identity = identify(&chosen, &info, &mut worker)?;
     facts(args.output, &described(&info, &identity))
 }
 
@@ -35,13 +36,22 @@ pub(super) fn described(
         ("label", info.label.clone()),
         ("model", format!("{} {}", info.manufacturer, info.model).trim().to_owned()),
         ("serial", info.serial.clone()),
-        ("firmware", info.firmware.clone()),
+        ("firmware", firmware(info)),
         ("reader", info.slot_description.clone()),
         ("slot", info.slot.to_string()),
         ("software", info.software.to_string()),
         ("blank", blank.to_owned()),
         ("pin", pin_state(info.pin).to_owned()),
     ]
+}
+
+fn firmware(info: &TokenInfo) -> String {
+    if insecure(info) {
+        let what =
+            "FirmwareInsecure: before 6.6 it gives private objects to a raw read without a PIN; update it";
+        return format!("{} ({what})", info.firmware);
+    }
+    info.firmware.clone()
 }
 
 pub(super) fn facts(format: Format, facts: &[(&str, String)]) -> Outcome {

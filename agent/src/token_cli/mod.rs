@@ -12,6 +12,7 @@ mod edit;
 mod export;
 mod find;
 mod get;
+mod ghosts;
 mod history;
 mod import;
 mod info;

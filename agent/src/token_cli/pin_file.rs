@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use hsm_token::Pin;
+use zeroize::Zeroizing;
 
 use super::Failure;
 use super::output::remark;
@@ -27,13 +28,22 @@ pub(super) fn warn_if_short(pin: &Pin) {
 
 /// The PIN in the file, or a random one that is written to it (mode 0600). Says whether it was made.
 pub(super) fn pin_or_new(file: &Path) -> Result<(Pin, bool), Failure> {
+    secret_or_new(file, random::pin)
+}
+
+/// The same with another kind of random text.
+pub(super) fn secret_or_new(
+    file: &Path,
+    new: impl FnOnce() -> Zeroizing<String>,
+) -> Result<(Pin, bool), Failure> {
     let failed = |e: std::io::Error| Failure::Other(format!("{} cannot be written: {e}", file.display()));
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(file) {
-        Ok(mut new) => {
-            let pin = random::pin();
-            new.write_all(pin.as_bytes())
-                .and_then(|()| new.write_all(b"\n"))
-                .and_then(|()| new.sync_all())
+        Ok(mut opened) => {
+            let pin = new();
+            opened
+                .write_all(pin.as_bytes())
+                .and_then(|()| opened.write_all(b"\n"))
+                .and_then(|()| opened.sync_all())
                 .map_err(failed)?;
             Ok((Pin::new(pin.to_string()), true))
         }

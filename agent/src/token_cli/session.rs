@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hsm_store::{Options, Store, identify};
+use hsm_store::{Options, Store};
 use hsm_token::worker::WorkerToken;
 use hsm_token::{Pin, Token as _, TokenError, TokenInfo};
 use hsm_types::{Presence, TokenId};
@@ -12,7 +12,7 @@ use crate::actor::PinSource;
 use crate::config::{Chosen, SelectArgs};
 use crate::reason::Reason;
 use crate::state::{Admissions, Decision, Tie};
-use crate::token_open::{lock_path, prepare, with_pin, worker};
+use crate::token_open::{identify, lock_path, prepare, with_pin, worker};
 
 /// How often a verb is begun anew.
 const TRIES: u32 = 6;
@@ -73,7 +73,7 @@ pub(super) fn log_in(chosen: &Chosen) -> Result<(WorkerToken, TokenInfo), Failur
 /// The same, before it is given its PIN.
 pub(super) fn guarded(chosen: &Chosen) -> Result<(WorkerToken, TokenInfo), Failure> {
     let (mut worker, info) = connect(chosen)?;
-    if let Presence::Present(id) = identify(&mut worker)? {
+    if let Presence::Present(id) = identify(chosen, &info, &mut worker)? {
         guard(chosen, id, &info)?;
     }
     Ok((worker, info))
@@ -105,7 +105,7 @@ fn guard(chosen: &Chosen, id: TokenId, info: &TokenInfo) -> Outcome {
 pub(super) fn connect(chosen: &Chosen) -> Result<(WorkerToken, TokenInfo), Failure> {
     let (mut worker, info) = reopened(chosen)?;
     if let Some(named) = chosen.token_id {
-        match identify(&mut worker)? {
+        match identify(chosen, &info, &mut worker)? {
             Presence::Present(id) if id == named => {}
             Presence::Present(id) => {
                 return Err(Failure::Other(format!(
@@ -127,6 +127,7 @@ pub(super) fn connect(chosen: &Chosen) -> Result<(WorkerToken, TokenInfo), Failu
 pub(super) fn reopened(chosen: &Chosen) -> Result<(WorkerToken, TokenInfo), Failure> {
     prepare(chosen)?;
     let mut worker = worker(chosen)?;
+    worker.set_opensc(Some(find::opensc(chosen)?));
     let opened: Result<TokenInfo, TokenError> = worker.reopen().and_then(|()| worker.info());
     match opened {
         Ok(info) => Ok((worker, info)),

@@ -158,3 +158,33 @@ fn shells_are_given_their_completions() {
         assert!(script.contains(word) && script.contains("export"), "{shell}");
     }
 }
+
+#[test]
+fn a_lost_tokens_identity_is_given_to_another() {
+    let node = Node::new();
+    let id = "6f9b2d1e-8c3a-4e57-9b1d-0a2f4c6e8d10";
+    assert!(node.fails(&["--token-id", id, "init"], 2).contains("--yes"));
+    let so_pin = node.path("so").to_str().unwrap().to_owned();
+    let said = node.ok(&["--token-id", id, "init", "--yes", "--so-pin-file", &so_pin]);
+    assert!(said.contains(id), "{said}");
+    assert_eq!(node.ok(&["--token-id", id, "info", "-o", "name"]).trim(), id);
+    assert_eq!(std::fs::read_to_string(&so_pin).unwrap().trim().len(), 15);
+    assert!(!said.contains(std::fs::read_to_string(&so_pin).unwrap().trim()));
+    node.put("a", "k", "v");
+    // What holds a store is never made anew, under whatever name.
+    let other = "00000000-0000-4000-8000-000000000000";
+    assert!(node.fails(&["--token-id", other, "init", "--yes"], 1).contains("not blank"));
+    assert_eq!(node.ok(&["get", "a", "--key", "k"]), "v");
+}
+
+#[test]
+fn a_card_is_only_made_where_there_is_one() {
+    let node = Node::new();
+    let said = node.token_without_label(&["--reader", "No such reader 00 00", "init", "--yes"]);
+    assert_eq!(said.status.code(), Some(1), "{}", String::from_utf8_lossy(&said.stderr));
+    let said = node.token_without_label(&["init", "--yes"]);
+    assert_eq!(said.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&said.stderr).contains("--reader NAME"));
+    let node = Node::with_token();
+    assert!(node.ok(&["doctor", "--repair"]).contains("no ghosts"));
+}

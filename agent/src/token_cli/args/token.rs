@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use super::Format;
 
-/// `init`
+/// `init`; the global `--token-id` gives the new store an old identity here.
 #[derive(clap::Args)]
 pub struct InitArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
-    /// The file of the SO-PIN; made with a random one if it does not exist
+    /// The file of the SO-PIN; made with a random one if it does not exist. Without it a random one is shown once, or,
+    /// where nobody is there to read it, written to PIN-FILE.so
     #[arg(long, value_name = "FILE")]
     pub so_pin_file: Option<PathBuf>,
 }
@@ -37,6 +38,12 @@ pub struct InfoArgs {
 /// `doctor`
 #[derive(clap::Args)]
 pub struct DoctorArgs {
+    /// Remove ghosts from a SmartCard-HSM: objects that are listed and can be neither read nor destroyed
+    #[arg(long)]
+    pub repair: bool,
+    /// Do not ask before a repair
+    #[arg(long)]
+    pub yes: bool,
     /// The form of the output
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,

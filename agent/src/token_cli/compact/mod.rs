@@ -7,7 +7,8 @@
 mod compare;
 mod note;
 
-use hsm_store::{Store, StoreError, identify};
+use crate::token_open::identify;
+use hsm_store::{Store, StoreError};
 use hsm_token::worker::WorkerToken;
 use hsm_types::{Presence, RecordPath, TokenId, Tombstone};
 
@@ -42,7 +43,7 @@ pub(super) fn compact(select: &SelectArgs, args: &CompactArgs) -> Outcome {
     let chosen = find::chosen(select)?;
     let there = args.out.symlink_metadata().is_ok();
     let (mut worker, info) = reopened(&chosen)?;
-    let id = match (identify(&mut worker)?, chosen.token_id) {
+    let id = match (identify(&chosen, &info, &mut worker)?, chosen.token_id) {
         (Presence::Present(id), None) => id,
         (Presence::Present(id), Some(named)) if id == named => id,
         (Presence::Present(id), Some(named)) => {
