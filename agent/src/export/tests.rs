@@ -56,7 +56,9 @@ fn sample() -> (Header, Vec<Item>) {
 fn stream() -> Vec<u8> {
     let (header, items) = sample();
     let mut writer = Writer::begin(Vec::new(), &header).unwrap();
-    items.iter().for_each(|item| writer.put(item).unwrap());
+    for item in &items {
+        writer.put(item).unwrap();
+    }
     writer.finish().unwrap().0
 }
 
@@ -112,7 +114,9 @@ fn what_it_is_not_is_said() {
 fn draft(dir: &std::path::Path, lock: &Lock) -> Draft {
     let (header, items) = sample();
     let mut draft = Draft::begin(&dir.join("out"), lock, &header).unwrap();
-    items.iter().for_each(|item| draft.put(item).unwrap());
+    for item in &items {
+        draft.put(item).unwrap();
+    }
     draft
 }
 

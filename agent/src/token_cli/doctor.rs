@@ -91,7 +91,9 @@ fn show(format: Format, facts: &[(&str, String)], damaged: &[DamagedObject]) -> 
         return document(format, &Json::Object(shown));
     }
     if format != Format::Name {
-        facts.iter().for_each(|(name, value)| say(&format!("{name:<12} {value}")));
+        for (name, value) in facts {
+            say(&format!("{name:<12} {value}"));
+        }
     }
     for object in damaged {
         let record = record(object).map_or_else(String::new, |path| format!(" (record {path})"));

@@ -32,9 +32,12 @@ fn with_id(chosen: Chosen, id: TokenId) -> Result<Chosen, Failure> {
     let selectors: Vec<TokenSelector> = seen
         .into_iter()
         .filter(|token| token.initialized)
-        .map(|token| match token.info.software {
-            true => TokenSelector::Serial(token.info.serial),
-            false => TokenSelector::Reader(token.info.slot_description),
+        .map(|token| {
+            if token.info.software {
+                TokenSelector::Serial(token.info.serial)
+            } else {
+                TokenSelector::Reader(token.info.slot_description)
+            }
         })
         .collect();
     if selectors.len() < 2 {

@@ -34,7 +34,9 @@ pub(super) fn history(select: &SelectArgs, args: &HistoryArgs) -> Outcome {
             document(args.output, &json!({"path": path.as_str(), "items": items}))
         }
         Format::Name => {
-            versions.iter().for_each(|(_, revision)| say(&stamp(revision)));
+            for (_, revision) in &versions {
+                say(&stamp(revision));
+            }
             Ok(())
         }
         Format::Table | Format::Wide => {

@@ -62,7 +62,9 @@ pub(super) fn facts(format: Format, facts: &[(&str, String)]) -> Outcome {
     }
     if format == Format::Name {
         let token = facts.iter().find(|(name, _)| *name == "token");
-        token.iter().for_each(|(_, value)| say(value));
+        if let Some((_, value)) = token {
+            say(value);
+        }
         return Ok(());
     }
     for (name, value) in facts {

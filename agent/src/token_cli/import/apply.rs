@@ -14,7 +14,7 @@ use crate::token_cli::{Failure, Outcome};
 const AT_ONCE: usize = 20;
 
 impl Import<'_> {
-    pub(super) fn bury(&mut self, store: &mut Store<WorkerToken>, new: Vec<Tombstone>) -> Outcome {
+    pub(super) fn bury(&mut self, store: &mut Store<WorkerToken>, new: &[Tombstone]) -> Outcome {
         for some in new.chunks(AT_ONCE) {
             store.bury(some)?;
             self.buried += some.len();

@@ -44,9 +44,8 @@ pub(super) fn decide(
     let dead = tombstones.iter().any(|tomb| tomb.incarnation == replica.revision.version.incarnation);
     match (dead, replace) {
         (true, false) => Decision::Dead,
-        (true, true) => Decision::Replace,
         (false, _) if relations.iter().all(|relation| *relation == Relation::Ahead) => Decision::Write,
-        (false, true) => Decision::Replace,
+        (_, true) => Decision::Replace,
         (false, false) => Decision::Conflict,
     }
 }

@@ -80,7 +80,7 @@ impl<'a> Import<'a> {
             return Ok(());
         }
         self.ask(args)?;
-        self.bury(&mut store, new)?;
+        self.bury(&mut store, &new)?;
         self.write(&mut store, args.replace)?;
         super::session::finish(&mut store)
     }

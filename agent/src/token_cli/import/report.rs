@@ -69,7 +69,7 @@ pub(super) fn report(args: &ImportArgs, import: &Import<'_>, outcome: Outcome) -
                     item
                 })
                 .collect();
-            let deleted: Vec<&str> = import.deleted.iter().map(|p| p.as_str()).collect();
+            let deleted: Vec<&str> = import.deleted.iter().map(hsm_types::RecordPath::as_str).collect();
             let missing: Vec<_> = import.missing().map(|m| json!({"what": m.what, "why": m.why})).collect();
             document(
                 args.output,
