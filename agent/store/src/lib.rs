@@ -13,12 +13,23 @@
 //! - What was deleted stays deleted: a tombstone kills every version of the life that it names.
 //! - No value, key name or path is on the token in clear.
 //!
+//! # How it uses the token
+//!
+//! While objects last each record that fits has an object of its own, larger ones are cut into chunks, and earlier
+//! values are kept beside them where there is room. When objects run short, history goes first, and cold records are
+//! packed into pages ([`Store::repack`]; its module has the arithmetic and what was measured). A new record is refused
+//! before anything is destroyed, when no packing makes room for it; replacing what has not grown, and deleting, always
+//! go on. Where the view of an epoch is frozen nothing is listed after the start: a small replace is one create, one
+//! read back, one read before the old object is destroyed, and one destroy.
+//!
 //! # What it does not
 //!
 //! It cannot see a token that was rolled back as a whole, and a lone token is not safe against power loss inside a
-//! flash erase. It does not pack several records into one page yet, keeps no history yet, and does not compact: it
-//! reads what does. At the token's limit a new record is refused before anything is destroyed; replacing and deleting
-//! go on.
+//! flash erase. It never packs or compacts by itself beyond what a put needs: its owner calls [`Store::repack`] when
+//! there is nothing else to do, and the steps of a compaction ([`Store::begin_compaction`]) only with all records
+//! safe elsewhere. A page is not split: as long as no two pages fit into one, what was deleted from them is room only
+//! for what fits its holes. It keeps no history of deleted records, and none of small records that does not fit
+//! beside them on a token whose objects are counted.
 
 mod catalog;
 mod error;

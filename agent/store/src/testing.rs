@@ -260,6 +260,11 @@ impl World {
         all
     }
 
+    /// The sizes of the values that were destroyed since this was last asked; their remains are forgotten.
+    pub fn take_destroyed(&self) -> Vec<usize> {
+        std::mem::take(&mut held(&self.state).remains).iter().map(Vec::len).collect()
+    }
+
     /// Labels and values of the data objects.
     pub fn objects(&self) -> Vec<(String, Vec<u8>)> {
         let state = held(&self.state);

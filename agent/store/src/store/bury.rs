@@ -159,6 +159,7 @@ impl<T: Token> Store<T> {
             // nothing that is not dead.
             let id = self.random_object()?;
             self.create(id, &plan.replaces, &plan.entries)?;
+            self.buried = self.options.clock.now();
             self.reindex()?;
             left = left.get(plan.taken..).unwrap_or_default();
         }

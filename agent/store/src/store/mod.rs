@@ -1,7 +1,9 @@
 //! The store: one owner of one token's records.
 //!
 //! `open` finds the identity and the store key, `scan` keeps the index equal to the token, `read` gives values,
-//! `write` and `bury` change records, `place` makes room and destroys what is superseded, `provision` makes a store.
+//! `write`, `batch`, `history` and `bury` change records, `place` makes room and destroys what is superseded, `pack`
+//! decides what shares a page and `repack` writes it, `compact` empties a token and fills it again, `provision` makes
+//! a store and `dismantle` takes it off.
 
 mod batch;
 mod bury;
@@ -148,6 +150,10 @@ pub struct Store<T: Token> {
     live: BTreeMap<ObjectId, Vec<usize>>,
     /// When this store was opened. What was destroyed just before may come back until the token has settled.
     opened: Instant,
+    /// When each object was made, until that has settled.
+    created: BTreeMap<ObjectId, Instant>,
+    /// When the last tombstone was written.
+    buried: Instant,
     /// When each object was destroyed, until that has settled.
     destroyed: BTreeMap<ObjectId, Instant>,
     bytes_replaced: u64,

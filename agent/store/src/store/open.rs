@@ -170,6 +170,8 @@ impl<T: Token> Store<T> {
             garbage: BTreeMap::new(),
             live: BTreeMap::new(),
             opened,
+            created: BTreeMap::new(),
+            buried: opened,
             destroyed: BTreeMap::new(),
             bytes_replaced: 0,
             bytes_leaking: 0,

@@ -1,4 +1,4 @@
-//! What this version reads and does not write yet: pages of several records, history, markers.
+//! What is read whoever wrote it: pages of several records, history, markers, in every mixture.
 
 use hsm_token::Limits;
 use hsm_types::{

@@ -1,6 +1,6 @@
 //! Room on the token: making objects, and destroying what is superseded once the flash has settled.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hsm_token::{ErrorClass, ObjectHandle, Token, TokenError, Visibility};
 use hsm_types::RecordPath;
@@ -87,24 +87,52 @@ impl<T: Token> Store<T> {
         self.wait_for(objects)
     }
 
-    /// Waits until so many objects can be made: as long as superseded ones have to settle.
+    /// Waits until so many objects can be made: as long as superseded ones have to settle before they are destroyed,
+    /// and those that were destroyed before they cannot come back with a loss of power.
     pub(super) fn wait_for(&mut self, objects: usize) -> Result<(), StoreError> {
         let Some(limit) = self.token.limits().objects_in_passing else {
             return Ok(());
         };
-        while self.index.counts.total() + objects > limit {
-            let before = self.garbage.len();
+        loop {
             let now = self.options.clock.now();
-            if let Some(due) = self.garbage.values().min() {
-                self.options.clock.sleep(due.saturating_duration_since(now));
+            let (unsettled, next) = self.unsettled(now);
+            if self.index.counts.total() + unsettled + objects <= limit {
+                return Ok(());
             }
+            let due = self.garbage.values().min().copied();
+            let Some(until) = due.into_iter().chain(next).min() else {
+                let total = self.index.counts.total();
+                return Err(StoreError::TokenFull { objects: total, needed: objects, limit });
+            };
+            let before = self.garbage.len();
+            self.options.clock.sleep(until.saturating_duration_since(now));
             self.reap()?;
-            if self.garbage.len() >= before {
+            if next.is_none() && self.garbage.len() >= before {
                 let total = self.index.counts.total();
                 return Err(StoreError::TokenFull { objects: total, needed: objects, limit });
             }
         }
-        Ok(())
+    }
+
+    /// Whether making so many objects would have to wait.
+    pub(super) fn must_wait_for(&self, objects: usize) -> bool {
+        let (unsettled, _) = self.unsettled(self.options.clock.now());
+        let limit = self.token.limits().objects_in_passing;
+        limit.is_some_and(|limit| self.index.counts.total() + unsettled + objects > limit)
+    }
+
+    /// How many objects could come back with a loss of power, and when the first of them no longer can. Of those that
+    /// an earlier process destroyed nothing is known: they may have been as many as may pass.
+    fn unsettled(&self, now: Instant) -> (usize, Option<Instant>) {
+        let limits = self.token.limits();
+        let settled = |at: &Instant| *at + limits.settle;
+        let earlier = (settled(&self.opened) > now).then_some(self.opened);
+        let passing = limits.objects_in_passing.zip(limits.objects_at_rest);
+        let unknown =
+            if earlier.is_some() { passing.map_or(0, |(most, rest)| most.saturating_sub(rest)) } else { 0 };
+        let known = self.destroyed.values().filter(|at| settled(at) > now);
+        let next = known.clone().chain(&earlier).map(settled).min();
+        (known.count() + unknown, next)
     }
 
     /// After a put: packs until no more is at rest than may be, if need be the record into the page that it left. The
@@ -126,7 +154,7 @@ impl<T: Token> Store<T> {
         }
     }
 
-    /// Waits until nothing is pending and the last destruction has settled, of this store or of an earlier one.
+    /// Waits until nothing is pending, and all that was written and destroyed has settled.
     pub(super) fn drain(&mut self) -> Result<(), StoreError> {
         while let Some(due) = self.garbage.values().min().copied() {
             let before = self.garbage.len();
@@ -141,13 +169,15 @@ impl<T: Token> Store<T> {
         Ok(())
     }
 
-    /// Waits until what was destroyed so far is destroyed for good.
+    /// Waits until what was written and destroyed so far is so for good, by this store or by an earlier one.
     pub(super) fn settled(&mut self) {
-        let last = self.destroyed.values().copied().max().map_or(self.opened, |last| last.max(self.opened));
+        let writes = self.destroyed.values().chain(self.created.values());
+        let last = writes.copied().max().map_or(self.opened, |last| last.max(self.opened));
         let now = self.options.clock.now();
         let settled = last + self.token.limits().settle;
         self.options.clock.sleep(settled.saturating_duration_since(now));
         self.destroyed.clear();
+        self.created.clear();
     }
 
     /// Makes one object, reads it back and takes it in.
@@ -173,6 +203,9 @@ impl<T: Token> Store<T> {
             self.void = true;
             return Err(StoreError::ReadBack);
         }
+        let (now, settle) = (self.options.clock.now(), self.token.limits().settle);
+        self.created.retain(|_, at| *at + settle > now);
+        self.created.insert(id, now);
         self.adopt(id, handle, &value)
     }
 

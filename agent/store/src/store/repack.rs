@@ -3,11 +3,13 @@
 //! The page holds every living entry of what it is made of, is read back, and only then do the others go, when the
 //! token has settled. It names those that hold more than one entry as replaced, so that nothing of theirs is read
 //! again; a single record needs no name, since of two copies of one version the younger object's is taken. A page is
-//! packed only when all that it replaced itself is gone for good: else what it hid could come back with it gone.
+//! packed only when all that it replaced itself is gone for good: else what it hid could come back with it gone; and
+//! only when what supersedes its dead entries is in the flash for good: else a loss of power could take both.
 //!
 //! Never packed: records whose path is incomplete, damaged or diverged (a page is younger than the remains of an
 //! interrupted write, and would make them look outlived), and nothing at all while some object cannot be read. While a
-//! compaction is under way only what is refilled is packed, since it would not fit otherwise. History is dropped first: it is for where there is room.
+//! compaction is under way only what is refilled is packed, since it would not fit otherwise. History is dropped
+//! first: it is for where there is room.
 
 use hsm_token::Token;
 use hsm_types::{Digest, Incarnation, RecordPath};
@@ -15,7 +17,7 @@ use hsm_types::{Digest, Incarnation, RecordPath};
 use super::Store;
 use super::pack::{self, Plan, RESERVE, Shape, Victim};
 use crate::StoreError;
-use crate::catalog::{Assembly, Item};
+use crate::catalog::{Assembly, Item, Known};
 use crate::format::{self, Entry, ObjectId, SEALED_OVERHEAD};
 
 /// The record that a put under way is about to write.
@@ -39,8 +41,7 @@ impl<T: Token> Store<T> {
         let _lock = self.lock()?;
         self.rescan()?;
         self.reap()?;
-        let passing = self.token.limits().objects_in_passing;
-        if passing.is_some_and(|limit| self.index.counts.total() >= limit) || !self.worth_packing() {
+        if self.must_wait_for(1) || !self.worth_packing() {
             return Ok(false);
         }
         let done = self.pack_step(false)?;
@@ -176,7 +177,8 @@ impl<T: Token> Store<T> {
                     leak: if known.size > shape.lasting { known.size } else { 0 },
                     named: known.items.len() > 1,
                     tombstones,
-                    ready: known.replaces.iter().all(|old| self.gone(*old)),
+                    ready: known.replaces.iter().all(|old| self.gone(*old))
+                        && (live.len() == known.items.len() || self.outlived(known, live)),
                 });
             }
         }
@@ -251,6 +253,30 @@ impl<T: Token> Store<T> {
         !self.objects.contains_key(&id)
             && by_now(self.opened)
             && self.destroyed.get(&id).is_none_or(|at| by_now(*at))
+    }
+
+    /// Whether what supersedes the dead entries of an object is in the flash for good. Until then they are what a loss
+    /// of power leaves of their records, and must not be hidden by a page that names the object.
+    fn outlived(&self, known: &Known, live: &[usize]) -> bool {
+        let Some(settled) = self.options.clock.now().checked_sub(self.token.limits().settle) else {
+            return false;
+        };
+        let there = |id: &ObjectId| self.created.get(id).is_none_or(|at| *at <= settled);
+        let dead = known.items.iter().enumerate().filter(|(number, _)| !live.contains(number));
+        let mut paths = dead.filter_map(|(_, item)| match item {
+            Item::Record(path, _) | Item::History(path, _) => Some(path),
+            Item::Tombstone(tombstone) => Some(&tombstone.path),
+            Item::Head { head, .. } => Some(&head.path),
+            Item::Body(body) => Some(&body.path),
+            Item::Compaction => None,
+        });
+        self.opened <= settled
+            && paths.all(|path| {
+                self.index.entries.get(path).is_none_or(|entry| {
+                    entry.heads.iter().all(|head| there(&head.place.object))
+                        && (entry.tombstones.is_empty() || self.buried <= settled)
+                })
+            })
     }
 
     /// Writes one page with the living records and tombstones of `ids` that `keep` keeps, in place of them. What is
@@ -331,6 +357,11 @@ impl<T: Token> Store<T> {
         id: ObjectId,
         keep: impl Fn(&Item) -> bool,
     ) -> Result<(), StoreError> {
+        self.drain()?;
+        self.reindex()?;
+        if self.live.get(&id).is_none_or(Vec::is_empty) {
+            return Ok(());
+        }
         let movable = self.victims(None).into_iter().any(|victim| victim.id == Some(id) && victim.ready);
         if !movable {
             return Err(StoreError::Invalid(

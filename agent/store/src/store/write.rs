@@ -166,6 +166,12 @@ impl<T: Token> Store<T> {
             goes_back: self.goes_back(leaving) && history.apart.is_empty(),
         };
         self.make_room(need)?;
+        if what.old.is_none() && self.ended(path) {
+            // A new life must not reach the flash before the end of the old one: without it the two would diverge.
+            let now = self.options.clock.now();
+            let settled = self.buried + self.token.limits().settle;
+            self.options.clock.sleep(settled.saturating_duration_since(now));
+        }
         let written = self.write_version(what, &history, digest, own, fits, (&tail, part, chunks));
         self.finish(written)?;
         self.back_to_rest(path);
@@ -219,6 +225,10 @@ impl<T: Token> Store<T> {
             let id = self.random_object()?;
             self.create(id, &[], &[body])?;
         }
+        if !replaces.is_empty() {
+            // A head that reached the flash before its chunks would hide what it names, and be no version itself.
+            self.options.clock.sleep(self.token.limits().settle);
+        }
         let id = self.random_object()?;
         self.create(id, &replaces, &[format::encode_head(&head)])
     }
@@ -243,6 +253,11 @@ impl<T: Token> Store<T> {
             all.clone().any(goes) && !all.any(stays)
         })
         .count()
+    }
+
+    /// Whether a life of this record ended here.
+    pub(super) fn ended(&self, path: &RecordPath) -> bool {
+        self.index.entries.get(path).is_some_and(|entry| !entry.tombstones.is_empty())
     }
 
     fn is_history(&self, set: SetId) -> bool {

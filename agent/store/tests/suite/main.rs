@@ -6,6 +6,7 @@ mod faults;
 mod faults_pages;
 mod history;
 mod limits;
+mod model;
 mod origins;
 mod packing;
 mod records;

@@ -49,9 +49,10 @@ use module::{Found, Module};
 pub(crate) use pin_try::{PinTry, Verdict};
 use return_values::token_error;
 
-use crate::pin_memory::PinMemory;
+use crate::pin_memory::{Known, PinMemory};
 use crate::{
-    ErrorClass, Limits, ObjectHandle, ObjectInfo, Pin, Token, TokenError, TokenInfo, TokenListing, Visibility,
+    ErrorClass, Limits, ObjectHandle, ObjectInfo, Pin, PinFlags, Token, TokenError, TokenInfo, TokenListing,
+    Visibility,
 };
 
 pub use init::{BlankSlot, init_software_token};
@@ -120,7 +121,8 @@ impl Pkcs11Token {
     /// higher than any before.
     ///
     /// Errors: `Module` where the module cannot be loaded, `TokenAbsent` where no such token is there (the message
-    /// lists what is), `Invalid` where the selector fits several.
+    /// lists what is), `Unreachable` where its reader is there and shows no token, `Invalid` where the selector fits
+    /// several.
     pub fn open(config: &Pkcs11Config, epoch: u64) -> Result<Self, TokenError> {
         let module = Module::load(&config.module, "open")?;
         let found = module.select(&config.token, "open")?;
@@ -182,12 +184,11 @@ impl Pkcs11Token {
                 ));
             }
         } else {
-            pin_guard::fits(OPERATION, new, self.look(OPERATION)?.lengths)?;
+            self.flags_before_try(OPERATION, &[old, new])?;
             self.login(old)?;
         }
-        let found = self.look(OPERATION)?;
-        pin_guard::fits(OPERATION, new, found.lengths)?;
-        let attempt = PinTry::change(&mut self.memory, OPERATION, found.info.pin, old, new)?;
+        let flags = self.flags_before_try(OPERATION, &[old, new])?;
+        let attempt = PinTry::change(&mut self.memory, OPERATION, flags, old, new)?;
         self.logins += 1;
         let answer = self.session.set_pin(&auth(old), &auth(new));
         self.judged(attempt, answer, OPERATION)?;
@@ -199,6 +200,16 @@ impl Pkcs11Token {
     fn look(&mut self, operation: &'static str) -> Result<Found, TokenError> {
         let description = self.slot_description.clone();
         self.module.look_in(self.slot, description, operation).map_err(|error| self.note(error))
+    }
+
+    /// The flags now, if the token lets anybody try, and takes PINs of these lengths.
+    fn flags_before_try(&mut self, operation: &'static str, pins: &[&Pin]) -> Result<PinFlags, TokenError> {
+        let found = self.look(operation)?;
+        pin_guard::permit(operation, found.info.pin, Known::Nothing)?;
+        for pin in pins {
+            pin_guard::fits(operation, pin, found.lengths)?;
+        }
+        Ok(found.info.pin)
     }
 
     /// Remembers what the token said of the PIN.
@@ -313,9 +324,8 @@ impl Token for Pkcs11Token {
                 "the token is logged in with another PIN; open it anew to try this one",
             ));
         }
-        let found = self.look(OPERATION)?;
-        pin_guard::fits(OPERATION, pin, found.lengths)?;
-        let attempt = PinTry::login(&mut self.memory, OPERATION, found.info.pin, pin)?;
+        let flags = self.flags_before_try(OPERATION, &[pin])?;
+        let attempt = PinTry::login(&mut self.memory, OPERATION, flags, pin)?;
         self.logins += 1;
         let answer = self.session.login(UserType::User, Some(&auth(pin)));
         self.judged(attempt, answer, OPERATION)?;

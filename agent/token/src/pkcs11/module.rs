@@ -172,7 +172,27 @@ impl Module {
                 Err(error) => silent.push((slot.id(), error)),
             }
         }
-        choose(there, silent, selector, &self.path, operation)
+        choose(there, silent, selector, &self.path, operation).map_err(|error| match selector {
+            TokenSelector::Reader(reader) if error.class == ErrorClass::TokenAbsent && self.has_slot(reader) => {
+                TokenError::new(
+                    ErrorClass::Unreachable,
+                    operation,
+                    format!(
+                        "the reader {reader:?} is there but shows no token: another program may hold the card, or it \
+                         does not answer yet"
+                    ),
+                )
+            }
+            _ => error,
+        })
+    }
+
+    /// Whether there is a slot of this description, with a token or without one. A Pico HSM is reader and card in one.
+    fn has_slot(&self, reader: &str) -> bool {
+        let Ok(context) = self.context() else { return false };
+        let described =
+            |slot| context.get_slot_info(slot).is_ok_and(|info| same_reader(info.slot_description(), reader));
+        context.get_all_slots().is_ok_and(|slots| slots.into_iter().any(described))
     }
 }
 

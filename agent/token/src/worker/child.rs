@@ -45,12 +45,10 @@ pub fn run_child() -> ExitCode {
 /// process of its own.
 pub fn serve(mut socket: UnixStream) -> io::Result<()> {
     let mut child = Child { refused: harden(), token: None };
-    while let Some(request) = receive::<Request>(&mut socket)? {
-        let response = child.answer(request);
-        send(&mut socket, &response)?;
-    }
+    let served = child.converse(&mut socket);
+    // Also when the parent has died in the middle of an answer.
     child.leave();
-    Ok(())
+    served
 }
 
 struct Child {
@@ -59,6 +57,14 @@ struct Child {
 }
 
 impl Child {
+    fn converse(&mut self, socket: &mut UnixStream) -> io::Result<()> {
+        while let Some(request) = receive::<Request>(socket)? {
+            let response = self.answer(request);
+            send(socket, &response)?;
+        }
+        Ok(())
+    }
+
     fn answer(&mut self, request: Request) -> Response {
         let Request { id, call: request_id, command } = request;
         let operation = command.as_ref().map_or("unknown", name);

@@ -98,7 +98,8 @@ impl WorkerToken {
         request_id.clone_into(&mut self.request_id);
     }
 
-    /// Replaces the worker's extra environment (an opensc.conf made anew, say), from the next epoch on.
+    /// Replaces the worker's extra environment, from the next epoch on. (OPENSC_CONF is set by
+    /// [`WorkerToken::set_opensc`].)
     pub fn set_env(&mut self, env: Vec<(std::ffi::OsString, std::ffi::OsString)>) {
         self.config.worker.env = env;
     }
@@ -134,7 +135,8 @@ impl WorkerToken {
         u32::try_from(self.shared.pid.load(Ordering::Acquire)).ok().filter(|pid| *pid != 0)
     }
 
-    /// Changes the user PIN, guarded like a login.
+    /// Changes the user PIN, guarded like a login; logs in first where that was not done. What to do when its outcome is
+    /// not known: see [`crate::pkcs11::Pkcs11Token::change_pin`].
     pub fn change_pin(&mut self, old: &Pin, new: &Pin) -> Result<(), TokenError> {
         let (old, new) = (Some(old.into()), Some(new.into()));
         let command = Command::ChangePin(ChangePin { old, new, memory: self.memory() });
