@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use crate::node::{Node, children_of};
 
 /// How long anything may take here before the test says so.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Runs it until `ready`, then kills it and its worker. Says whether it was still running.
 pub fn killed_when(node: &Node, args: &[&str], mut ready: impl FnMut() -> bool) -> bool {
