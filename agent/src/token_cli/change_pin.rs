@@ -72,7 +72,9 @@ fn change(
     }
     let low = info.pin.count_low;
     let old_is_wrong = memory.known(&memory.digest(old), low) == Known::Failed;
-    if old_is_wrong {
+    // It was the PIN before a change that got to its end: that took the flag down. With the flag up, a wrong value was
+    // sent since, perhaps this one, and nothing more is spent on a guess.
+    if old_is_wrong && !low {
         return worker.login(new).map(|()| Change::Found);
     }
     let cut_short = memory.change_under_way(low);

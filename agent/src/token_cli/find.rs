@@ -77,7 +77,8 @@ fn with_id(chosen: Chosen, id: TokenId) -> Result<Chosen, Failure> {
 pub(super) fn opensc(chosen: &Chosen) -> Result<OpenscSettings, Failure> {
     let mut settings = OpenscSettings::new(&chosen.runtime_dir);
     if matches!(chosen.token, TokenSelector::Reader(_)) && cfg!(feature = "pcsc") {
-        settings.other_readers = readers(&program()?, SURVEY)?;
+        // Where pcscd does not answer there is no other reader to be left alone.
+        settings.other_readers = readers(&program()?, SURVEY).unwrap_or_default();
     }
     Ok(settings)
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 mod cli;
+mod cli_cards;
 mod cli_compact;
 mod cli_export;
 mod cli_history;

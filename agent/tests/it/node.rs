@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use faulty_pkcs11::{CardOptions, Machine};
 use hsm_agent::state::Tie;
 use hsm_proto::agent::identity_client::IdentityClient;
 use hsm_proto::agent::records_client::RecordsClient;
@@ -27,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub struct Node {
     dir: tempfile::TempDir,
     pub ca: Ca,
+    /// Pico HSMs instead of SoftHSM.
+    cards: Option<Machine>,
 }
 
 impl Node {
@@ -39,7 +42,23 @@ impl Node {
         std::fs::write(dir.path().join("softhsm2.conf"), conf).unwrap();
         let ca = Ca::new();
         ca.install(dir.path());
-        Self { dir, ca }
+        Self { dir, ca, cards: None }
+    }
+
+    /// With Pico HSMs in these readers, initialised with this PIN, which is in the PIN file.
+    pub fn with_cards(readers: &[&str], pin: &str) -> Self {
+        let mut node = Self::new();
+        let machine = Machine::new(node.path("cards")).unwrap();
+        for reader in readers {
+            machine.add_card(reader, &CardOptions::with_pin(pin)).unwrap();
+        }
+        std::fs::write(node.path("pin"), pin).unwrap();
+        node.cards = Some(machine);
+        node
+    }
+
+    pub fn cards(&self) -> &Machine {
+        self.cards.as_ref().unwrap()
     }
 
     /// With a token that `token init` made.
@@ -66,6 +85,12 @@ impl Node {
             .env("HSM_PIN_FILE", self.path("pin"))
             .env("HSM_RUNTIME_DIR", self.path("run"))
             .env("HSM_STATE_DIR", self.path("state"));
+        if let Some(machine) = &self.cards {
+            command
+                .env("HSM_MODULE", faulty_pkcs11::module_path().unwrap())
+                .env_remove("HSM_TOKEN_LABEL")
+                .envs(machine.env());
+        }
         command
     }
 
