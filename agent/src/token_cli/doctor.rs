@@ -1,7 +1,7 @@
 //! `doctor`: how the token and its records are. It changes nothing, but for ghosts with `--repair`.
 
 use crate::token_open::identify;
-use hsm_store::{DamagedObject, Store};
+use hsm_store::{DamagedObject, Form, Store};
 use hsm_token::worker::WorkerToken;
 use hsm_token::{Limits, Token as _};
 use serde_json::{Map, Value as Json, json};
@@ -56,10 +56,20 @@ fn of_the_store(store: &Store<WorkerToken>, limits: Limits) -> Vec<(&'static str
     let diverged = entries().filter(|e| e.heads.len() > 1).count();
     let earlier: usize = entries().map(|e| e.history.len()).sum();
     let bytes: usize = entries().flat_map(|e| &e.heads).map(|head| head.size).sum();
+    let form = |form: Form| entries().flat_map(|e| &e.heads).filter(|head| head.form == form).count();
     let capacity = limits.objects_at_rest.map_or_else(|| "no limit".to_owned(), |n| format!("{n} at rest"));
     vec![
         ("fingerprint", store.fingerprint().to_string()),
         ("records", format!("{records} ({diverged} diverged), {bytes} bytes of keys and values")),
+        (
+            "forms",
+            format!(
+                "{} sealed, {} plain, {} foreign (hsm-agent token migrate)",
+                form(Form::Sealed),
+                form(Form::Plain),
+                form(Form::Foreign)
+            ),
+        ),
         ("history", format!("{earlier} earlier value(s)")),
         ("tombstones", index.tombstones().count().to_string()),
         (

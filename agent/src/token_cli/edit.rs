@@ -1,14 +1,14 @@
 //! The verbs that change records: put, delete.
 
-use hsm_store::{Expect, PutOrigin, PutOutcome, PutRequest, Record, Store, StoreError};
+use hsm_store::{Encryption, Expect, PutOrigin, PutOutcome, PutRequest, Record, Store, StoreError};
 use hsm_token::worker::WorkerToken;
 use hsm_types::{Content, Payload, Presence, RecordPath, Stamp, Version};
 use serde_json::json;
 
-use super::args::{DeleteArgs, Format, PutArgs};
+use super::args::{DeleteArgs, Encryption as Given, Format, PutArgs};
 use super::output::{document, say};
 use super::record::{checksum, path};
-use super::session::{again, finish, open};
+use super::session::{again, finish, open, open_with};
 use super::{Failure, Outcome, sources};
 use crate::config::SelectArgs;
 
@@ -76,6 +76,13 @@ fn plan(
     })
 }
 
+const fn encryption(given: Given) -> Encryption {
+    match given {
+        Given::Envelope => Encryption::Envelope,
+        Given::None => Encryption::None,
+    }
+}
+
 pub(super) fn put(select: &SelectArgs, args: &PutArgs) -> Outcome {
     let path = path(&args.path)?;
     let stamp = expected(args.expect_version.as_ref())?;
@@ -92,7 +99,7 @@ fn write(
     given: &Payload,
     stamp: Option<Stamp>,
 ) -> Result<Option<PutOutcome>, Failure> {
-    let mut store = open(select)?;
+    let mut store = open_with(select, encryption(args.encryption))?;
     let mut round = 1;
     let outcome = loop {
         let heads = now(&mut store, path)?;

@@ -18,6 +18,7 @@ mod import;
 mod info;
 mod init;
 mod list;
+mod migrate;
 mod output;
 mod pin_file;
 mod progress;
@@ -137,6 +138,7 @@ pub fn main(args: &TokenArgs) -> ExitCode {
         Verb::Delete(verb) => again(|| edit::delete(&args.select, verb)),
         Verb::History(verb) => again(|| history::history(&args.select, verb)),
         Verb::Restore(verb) => again(|| history::restore(&args.select, verb)),
+        Verb::Migrate(verb) => migrate::migrate(&args.select, verb),
         Verb::Compact(verb) => compact::compact(&args.select, verb),
         Verb::Init(verb) => init::init(&args.select, verb),
         Verb::ChangePin(verb) => change_pin::change_pin(&args.select, verb),

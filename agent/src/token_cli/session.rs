@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hsm_store::{Options, Store};
+use hsm_store::{Encryption, Options, Store};
 use hsm_token::worker::WorkerToken;
 use hsm_token::{Pin, Token as _, TokenError, TokenInfo};
 use hsm_types::{Presence, TokenId};
@@ -35,9 +35,15 @@ pub(super) fn again<R>(mut verb: impl FnMut() -> Result<R, Failure>) -> Result<R
 
 /// The store of the token that the flags name.
 pub(super) fn open(select: &SelectArgs) -> Result<Store<WorkerToken>, Failure> {
+    open_with(select, Encryption::Envelope)
+}
+
+/// The same, with what is written in this form.
+pub(super) fn open_with(select: &SelectArgs, encryption: Encryption) -> Result<Store<WorkerToken>, Failure> {
     let chosen = find::chosen(select)?;
     let (worker, info) = log_in(&chosen)?;
-    open_store(&chosen, worker, &info)
+    let options = Options { encryption, ..options(&chosen, &info) };
+    admitted(&chosen, &info, Store::open(worker, options).map_err(|(_, error)| error)?)
 }
 
 /// The store of a token that is logged in. Its key must be the one that was pinned, if one was.
@@ -46,7 +52,14 @@ pub(super) fn open_store(
     worker: WorkerToken,
     info: &TokenInfo,
 ) -> Result<Store<WorkerToken>, Failure> {
-    let store = Store::open(worker, options(chosen, info)).map_err(|(_, error)| error)?;
+    admitted(chosen, info, Store::open(worker, options(chosen, info)).map_err(|(_, error)| error)?)
+}
+
+fn admitted(
+    chosen: &Chosen,
+    info: &TokenInfo,
+    store: Store<WorkerToken>,
+) -> Result<Store<WorkerToken>, Failure> {
     let (id, seen) = (store.token_id(), store.fingerprint().to_string());
     match Admissions::load(&chosen.state_dir)?.decide(id, &Tie::of(info)) {
         Decision::Admitted { fingerprint: Some(pinned) } if pinned != seen => Err(Failure::Other(format!(

@@ -88,3 +88,22 @@ fn a_pin_change_spends_no_more_than_one_try() {
         assert_eq!(node.cards().pin_tries(ONE).unwrap(), 2);
     }
 }
+
+#[test]
+fn a_pin_change_that_is_cut_off_anywhere_ends_with_the_new_pin() {
+    let node = Node::with_cards(&[ONE], PIN);
+    node.ok(&["init", "--yes"]);
+    node.put("a", "k", "v");
+    for round in 0..8_u32 {
+        let new = node.path(&format!("new{round}")).to_str().unwrap().to_owned();
+        std::fs::write(&new, format!("another-pin-{round:02}\n")).unwrap();
+        let args = ["change-pin", "--new-pin-file", &new, "--replace-pin-file"];
+        // Its worker goes with it, as in a power failure.
+        let until = std::time::Instant::now() + std::time::Duration::from_millis(60 * u64::from(round));
+        killed_when(&node, &args, || std::time::Instant::now() >= until);
+        node.ok(&args);
+        assert_eq!(node.pin(), format!("another-pin-{round:02}"));
+        assert_eq!(node.cards().pin_tries(ONE).unwrap(), 3);
+    }
+    assert_eq!(node.ok(&["get", "a", "--key", "k"]), "v");
+}

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::kill::killed_when;
+use crate::kill::killed_alone_when;
 use crate::node::Node;
 
 fn text(path: &std::path::Path) -> String {
@@ -60,7 +60,7 @@ fn a_change_that_is_killed_anywhere_ends_with_the_new_pin() {
         let args = ["change-pin", "--new-pin-file", &new, "--replace-pin-file"];
         // From before the module is loaded to after the file is replaced.
         let until = Instant::now() + Duration::from_millis(40 * u64::from(round));
-        killed_when(&node, &args, || Instant::now() >= until);
+        killed_alone_when(&node, &args, || Instant::now() >= until);
         node.ok(&args);
         assert_eq!(node.pin(), format!("another-pin-{round:02}"));
         assert_eq!(node.ok(&["get", "a", "--key", "k"]), "v");

@@ -13,7 +13,29 @@ use crate::node::{Node, children_of};
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Runs it until `ready`, then kills it and its worker. Says whether it was still running.
-pub fn killed_when(node: &Node, args: &[&str], mut ready: impl FnMut() -> bool) -> bool {
+pub fn killed_when(node: &Node, args: &[&str], ready: impl FnMut() -> bool) -> bool {
+    let (mut child, running) = until(node, args, ready);
+    kill(&mut child);
+    running
+}
+
+/// The same, but its worker ends by itself, as it does when nobody speaks to it any more: SoftHSM loses the token when
+/// it is killed while it writes a PIN, and that is not ours to test.
+pub fn killed_alone_when(node: &Node, args: &[&str], ready: impl FnMut() -> bool) -> bool {
+    let (mut child, running) = until(node, args, ready);
+    let workers = children_of(child.id());
+    drop(child.kill());
+    child.wait().unwrap();
+    let lives = |pid: &i32| Path::new("/proc").join(pid.to_string()).join("exe").exists();
+    let until = Instant::now() + PATIENCE;
+    while workers.iter().any(lives) {
+        assert!(Instant::now() < until, "a worker without its parent does not end");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    running
+}
+
+fn until(node: &Node, args: &[&str], mut ready: impl FnMut() -> bool) -> (Child, bool) {
     let mut child = node.start(args);
     let until = Instant::now() + PATIENCE;
     let mut running = true;
@@ -22,8 +44,7 @@ pub fn killed_when(node: &Node, args: &[&str], mut ready: impl FnMut() -> bool) 
         running = child.try_wait().unwrap().is_none();
         std::thread::sleep(Duration::from_micros(200));
     }
-    kill(&mut child);
-    running
+    (child, running)
 }
 
 fn kill(child: &mut Child) {

@@ -9,6 +9,7 @@ mod cli_compact;
 mod cli_export;
 mod cli_history;
 mod cli_killed;
+mod cli_migrate;
 mod cli_pin;
 mod kill;
 mod node;

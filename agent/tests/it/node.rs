@@ -16,7 +16,7 @@ use hsm_proto::agent::{ListTokensRequest, TokenState, TokenStatus};
 use hsm_store::{Options, Store};
 use hsm_token::pkcs11::{BlankSlot, Pkcs11Config, TokenSelector};
 use hsm_token::worker::{WorkerConfig, WorkerProgram, WorkerToken, init_software_token};
-use hsm_token::{Pin, Token as _};
+use hsm_token::{Pin, Token as _, Visibility};
 use hsm_types::Presence;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
@@ -299,6 +299,11 @@ impl Node {
         let mut worker = self.worker("test");
         worker.login(&Pin::exactly(self.pin())).unwrap();
         worker
+    }
+
+    /// Makes a private data object on the token `test`, as another program would.
+    pub fn foreign_object(&self, label: &str, value: &[u8]) {
+        self.logged_in().create(label, Visibility::Private, value).unwrap();
     }
 
     /// The labels of all data objects of the token `test`.

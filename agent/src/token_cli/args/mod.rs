@@ -4,9 +4,9 @@ mod records;
 mod token;
 mod transfer;
 
-pub(super) use records::{DeleteArgs, GetArgs, HistoryArgs, ListArgs, PutArgs, RestoreArgs};
+pub(super) use records::{DeleteArgs, Encryption, GetArgs, HistoryArgs, ListArgs, PutArgs, RestoreArgs};
 pub(super) use token::{AdmitArgs, ChangePinArgs, DoctorArgs, ForgetArgs, InfoArgs, InitArgs};
-pub(super) use transfer::{CompactArgs, ExportArgs, ImportArgs, LockArgs, UnlockArgs};
+pub(super) use transfer::{CompactArgs, ExportArgs, ImportArgs, LockArgs, MigrateArgs, UnlockArgs};
 
 use crate::config::SelectArgs;
 
@@ -40,6 +40,8 @@ pub enum Verb {
     Export(ExportArgs),
     /// Read the records of an encrypted file onto the token; a newer or differing version there is kept
     Import(ImportArgs),
+    /// Make the records of the Go operator and of plain tools ours
+    Migrate(MigrateArgs),
     /// Give back flash that the token has leaked: export, empty, refill
     Compact(CompactArgs),
     /// Make a software token, and a store on a token that has none

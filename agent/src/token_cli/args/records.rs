@@ -2,6 +2,15 @@
 
 use super::Format;
 
+/// How a record is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Encryption {
+    /// Sealed with the token's store key.
+    Envelope,
+    /// In clear: whoever reads the token's flash reads it.
+    None,
+}
+
 /// `list`
 #[derive(clap::Args)]
 pub struct ListArgs {
@@ -49,6 +58,9 @@ pub struct PutArgs {
     /// Only if the record is at this version, as `get -o json` prints it
     #[arg(long, value_name = "VERSION")]
     pub expect_version: Option<String>,
+    /// How it is written: sealed with the token's key, or in clear, as one JSON object that plain tools can read
+    #[arg(long, value_enum, default_value = "envelope")]
+    pub encryption: Encryption,
     /// How many earlier values of the record are kept, where there is room for them
     #[arg(long, value_name = "N", default_value_t = super::super::edit::KEEP_HISTORY)]
     pub keep_history: usize,

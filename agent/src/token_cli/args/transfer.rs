@@ -95,3 +95,17 @@ pub struct CompactArgs {
     #[arg(long)]
     pub yes: bool,
 }
+
+/// `migrate`
+#[derive(clap::Args)]
+pub struct MigrateArgs {
+    /// Say what would become of each record; so it is also without --yes where nobody can be asked
+    #[arg(long, conflicts_with = "yes")]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// The form of the output
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+}
