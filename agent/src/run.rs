@@ -35,6 +35,11 @@ pub fn main(args: &RunArgs) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // PINs and values pass through here too. Before any thread is there, as it asks for.
+    let unprotected = hsm_token::worker::protect_memory();
+    if !unprotected.is_empty() {
+        tracing::warn!(refused = unprotected.join("; "), "The agent could not protect its memory fully.");
+    }
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         crate::token_cli::complain("another TLS provider was installed before ours");
         return ExitCode::FAILURE;

@@ -51,6 +51,11 @@ pub fn pin_memory_path(state_dir: &Path, info: &TokenInfo) -> PathBuf {
     state_dir.join(format!("token-{}.failed-pins", short_name(info)))
 }
 
+/// Where the logins of a hardware token are counted: they wear it, whoever restarts.
+pub fn budget_path(state_dir: &Path, info: &TokenInfo) -> PathBuf {
+    state_dir.join(format!("token-{}.logins", short_name(info)))
+}
+
 /// A token's name on this node, from what the module says of it: not by slot (it moves), nor by TokenId (a blank token
 /// has none). Every Pico HSM has one serial: there the reader's name tells them apart, by the USB serial in it where it
 /// shows one, so that a token that is plugged into another port is still the one whose PIN failed.

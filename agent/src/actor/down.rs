@@ -92,6 +92,9 @@ impl From<&StoreError> for Down {
     }
 }
 
+/// How often a blank hardware token is opened anew, to see whether it has an identity by now.
+const BLANK: Duration = Duration::from_mins(1);
+
 /// How long to wait before the next start.
 ///
 /// A start wears nothing before its login, and the login asks the budget itself. So a token that comes back is seen
@@ -99,6 +102,7 @@ impl From<&StoreError> for Down {
 pub(super) fn delay(wake: Wake, next: NextStart, poll: Duration) -> Duration {
     let shortest = Duration::from_millis(200);
     match (wake, next) {
+        (Wake::Identity, _) => poll.max(BLANK),
         (Wake::NewPin | Wake::Admission, _) | (Wake::Budget, NextStart::Exhausted) => LONGEST_DELAY,
         (Wake::Budget, NextStart::Wait(wait)) => wait.max(shortest),
         (_, NextStart::Wait(wait)) => wait.min(poll).max(shortest),

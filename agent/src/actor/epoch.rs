@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use hsm_store::{Options, Store};
 use hsm_token::worker::{OpenscSettings, WorkerToken};
-use hsm_token::{ErrorClass, NextStart, Pin, Token as _, TokenError, TokenInfo};
+use hsm_token::{ErrorClass, Pin, Token as _, TokenError, TokenInfo};
 use hsm_types::{Presence, TokenId};
 
 use super::State;
@@ -150,37 +150,11 @@ impl Actor {
             .pin
             .current()
             .map_err(|message| Down::new(State::Locked, Reason::PinMissing, message, Wake::NewPin))?;
-        self.afford(&info)?;
+        self.budget.set_token(&self.config.chosen.state_dir, &info).map_err(down)?;
+        self.budget.afford()?;
         self.log_in(worker, &pin, &info)?;
         self.status.epoch = worker.epoch();
         Ok(tie)
-    }
-
-    /// Whether the token can take one more login now. Each wears its flash.
-    fn afford(&self, info: &TokenInfo) -> Result<(), Down> {
-        let now = Instant::now();
-        if info.software {
-            return Ok(());
-        }
-        let message = match self.budget.next_start(now) {
-            NextStart::Allowed => return Ok(()),
-            NextStart::Wait(wait) => format!(
-                "the last sessions with the token ended early, and each login wears its flash: the next try is in {} s, \
-                 or when it is unlocked (UnlockToken)",
-                wait.as_secs().saturating_add(1)
-            ),
-            NextStart::Exhausted => {
-                let minutes = self.budget.recovers_in(now).map_or(0, |wait| wait.as_secs().div_ceil(60));
-                format!(
-                    "the token was logged in to {} times in the last 24 hours, and each login wears its flash: the next \
-                     try is in {} h {} min, or when it is unlocked (UnlockToken)",
-                    self.budget.logins_in_last_day(now),
-                    minutes / 60,
-                    minutes % 60
-                )
-            }
-        };
-        Err(Down::new(State::Unknown, Reason::TokenUnhealthy, message, Wake::Budget))
     }
 
     /// Notes which token is there.
@@ -203,9 +177,7 @@ impl Actor {
         // A try that the guard refused was not sent: it wears nothing and counts for nothing.
         self.logged_in = worker.logins() > before;
         if self.logged_in {
-            if !info.software {
-                self.budget.logged_in(begun);
-            }
+            self.budget.logged_in();
             let word = result.as_ref().map_or_else(|e| login_word(e.class), |()| "ok");
             self.config.metrics.login(word);
         }

@@ -39,7 +39,7 @@ struct Peer {
 
 /// The threads of one node, by their number.
 pub struct Peers {
-    peers: Mutex<Vec<Peer>>,
+    all: Mutex<Vec<Peer>>,
     changed: Condvar,
     /// Readers that others on this node use, by name.
     ignored: Vec<String>,
@@ -49,7 +49,7 @@ impl Peers {
     /// One for each thread, with the reader that its flags name. `ignored`: readers that none of them may touch.
     pub fn new(readers: Vec<Option<String>>, ignored: Vec<String>) -> Self {
         let peers = readers.into_iter().map(|reader| Peer { reader, ..Peer::default() }).collect();
-        Self { peers: Mutex::new(peers), changed: Condvar::new(), ignored }
+        Self { all: Mutex::new(peers), changed: Condvar::new(), ignored }
     }
 
     /// This thread sees this token now, or none.
@@ -136,7 +136,7 @@ impl Peers {
 
     // Every critical section leaves the list whole.
     fn lock(&self) -> MutexGuard<'_, Vec<Peer>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -170,8 +170,8 @@ fn decide(peers: &[Peer], me: usize, admitted: Option<&Tie>) -> Claim {
 mod tests {
     use super::*;
 
-    fn sighting(id: u8, tie: &str) -> Option<Sighting> {
-        Some(Sighting { token_id: TokenId::from_random([id; 16]), tie: Tie::Serial(tie.into()) })
+    fn sighting(id: u8, tie: &str) -> Sighting {
+        Sighting { token_id: TokenId::from_random([id; 16]), tie: Tie::Serial(tie.into()) }
     }
 
     fn tie(text: &str) -> Tie {
@@ -181,8 +181,8 @@ mod tests {
     #[test]
     fn of_two_with_one_id_the_admitted_one_stays() {
         let peers = Peers::new(vec![None, None], Vec::new());
-        peers.sees(0, sighting(1, "a"));
-        peers.sees(1, sighting(1, "b"));
+        peers.sees(0, Some(sighting(1, "a")));
+        peers.sees(1, Some(sighting(1, "b")));
         assert_eq!(peers.claim(0, Some(&tie("a"))), Claim::Held);
         assert_eq!(peers.claim(1, Some(&tie("a"))), Claim::Duplicate(tie("a")));
         assert_eq!(peers.rival(1), Some(tie("a")));
@@ -191,8 +191,8 @@ mod tests {
     #[test]
     fn with_neither_admitted_both_are_refused_until_one_goes() {
         let peers = Peers::new(vec![None, None], Vec::new());
-        peers.sees(0, sighting(1, "a"));
-        peers.sees(1, sighting(1, "b"));
+        peers.sees(0, Some(sighting(1, "a")));
+        peers.sees(1, Some(sighting(1, "b")));
         assert_eq!(peers.claim(0, None), Claim::Duplicate(tie("b")));
         assert_eq!(peers.claim(1, None), Claim::Duplicate(tie("a")));
         peers.sees(1, None);
@@ -202,20 +202,20 @@ mod tests {
     #[test]
     fn the_same_token_seen_twice_is_served_once() {
         let peers = Peers::new(vec![None, None], Vec::new());
-        peers.sees(1, sighting(1, "a"));
+        peers.sees(1, Some(sighting(1, "a")));
         assert_eq!(peers.claim(1, None), Claim::Held);
-        peers.sees(0, sighting(1, "a"));
+        peers.sees(0, Some(sighting(1, "a")));
         assert_eq!(peers.claim(0, None), Claim::SameToken);
-        peers.sees(1, sighting(1, "a"));
+        peers.sees(1, Some(sighting(1, "a")));
         assert_eq!(peers.claim(1, None), Claim::Held, "who holds it keeps it over an epoch");
-        peers.sees(1, sighting(2, "c"));
+        peers.sees(1, Some(sighting(2, "c")));
         assert_eq!(peers.claim(0, None), Claim::Held);
     }
 
     #[test]
     fn nobody_is_alone_before_all_have_looked() {
         let peers = Peers::new(vec![None, None], Vec::new());
-        peers.sees(0, sighting(1, "a"));
+        peers.sees(0, Some(sighting(1, "a")));
         assert!(!peers.all_have_looked(Duration::ZERO));
         peers.sees(1, None);
         assert!(peers.all_have_looked(Duration::ZERO));

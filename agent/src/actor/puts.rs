@@ -68,7 +68,7 @@ impl Actor {
     /// Says whether the error, if it is one, ends the epoch.
     fn answer(&self, who: Waiting, begun: Instant, outcome: Result<PutOutcome, OpError>) -> bool {
         let _entered = who.span.enter();
-        let result = outcome.as_ref().map_or_else(|e| e.result(), |_| "ok");
+        let result = outcome.as_ref().map_or_else(OpError::result, |_| "ok");
         self.config.metrics.operation(who.call.op, result, begun.elapsed());
         tracing::debug!(op = who.call.op, result, "The token answered.");
         let over = outcome.as_ref().is_err_and(|e| e.ends_epoch);
@@ -93,5 +93,5 @@ fn may_write(
 
 /// One outcome for each request, in their order.
 fn put_all(store: &mut Opened, requests: &[PutRequest]) -> Vec<Result<PutOutcome, StoreError>> {
-    requests.iter().map(|request| store.put(request)).collect()
+    store.put_all(requests)
 }

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use hsm_store::Remedy;
 use hsm_token::pkcs11::TokenSelector;
 use hsm_token::worker::WorkerToken;
-use hsm_token::{EpochBudget, ErrorClass, NextStart, Token as _, TokenInfo};
+use hsm_token::{NextStart, Token as _};
 use hsm_types::Presence;
 use tokio::sync::{oneshot, watch};
 
-use super::down::{Down, Wake, delay};
+use super::budget::Budget;
+use super::down::{Down, Wake};
 use super::handle::{Call, Command, Opened, Run};
 use super::peers::Sighting;
-use super::{Owner, Peers, PinSource, Records, State, Status, TokenHandle, View};
+use super::{Peers, PinSource, State, Status, TokenHandle, View};
 use crate::config::Chosen;
 use crate::error::{Kind, OpError};
 use crate::metrics::Metrics;
@@ -56,7 +57,7 @@ pub fn start(config: ActorConfig) -> std::io::Result<(TokenHandle, oneshot::Rece
     let (ended, end) = oneshot::channel();
     let actor = Actor {
         pin: PinSource::new(config.chosen.pin_file.clone()),
-        budget: EpochBudget::default(),
+        budget: Budget::new(),
         worker: None,
         logged_in: false,
         stopping: false,
@@ -82,7 +83,7 @@ pub fn start(config: ActorConfig) -> std::io::Result<(TokenHandle, oneshot::Rece
 pub(super) struct Actor {
     pub(super) config: ActorConfig,
     pub(super) pin: PinSource,
-    pub(super) budget: EpochBudget,
+    pub(super) budget: Budget,
     /// Kept between epochs: it counts them.
     pub(super) worker: Option<WorkerToken>,
     /// Whether a login was sent in this epoch.
@@ -97,17 +98,17 @@ pub(super) struct Actor {
     /// A command that was taken from the queue too early.
     next: Option<Command>,
     /// Bytes replaced in earlier epochs.
-    replaced: u64,
-    stopping: bool,
-    unlocking: Vec<oneshot::Sender<Result<(), OpError>>>,
+    pub(super) replaced: u64,
+    pub(super) stopping: bool,
+    pub(super) unlocking: Vec<oneshot::Sender<Result<(), OpError>>>,
     queue: Receiver<Command>,
-    view: watch::Sender<Arc<View>>,
+    pub(super) view: watch::Sender<Arc<View>>,
 }
 
 impl Actor {
     fn run(mut self) {
         while !self.stopping {
-            self.budget.started(Instant::now());
+            self.budget.started();
             let began = self.begin();
             self.pin.try_is_over();
             let answer = began.as_ref().map(|_| ()).map_err(Down::error);
@@ -118,10 +119,7 @@ impl Actor {
                 Ok(store) => self.serve(store),
                 Err(down) => End::Down(down),
             };
-            // On hardware the waits are for what wears: epochs that logged in.
-            if self.logged_in || self.status.info.as_ref().is_none_or(|info| info.software) {
-                self.budget.ended(Instant::now());
-            }
+            self.budget.ended(self.logged_in);
             match end {
                 // What was told stays until the next epoch replaces it: the session did not fail.
                 End::Reread => tracing::info!("The token's records are read anew, as from time to time."),
@@ -149,18 +147,35 @@ impl Actor {
         );
         let reread = self.config.reread.filter(|_| !self.software()).map(|every| Instant::now() + every);
         let mut next_poll = Instant::now() + self.config.poll;
+        // Whether a step of packing may be worth it: asked after each change, and when the flash has settled.
+        let mut pack = true;
+        let mut settling = false;
         let end = loop {
             let due = match store.settle() {
                 Ok(due) => due,
                 Err(error) if error.remedy() == Remedy::Retry => Some(Duration::from_millis(500)),
                 Err(error) => break End::Down(Down::from(&error)),
             };
+            pack |= settling && due.is_none();
+            settling = due.is_some();
             let until_poll = next_poll.saturating_duration_since(Instant::now());
-            match self.take(due.map_or(until_poll, |due| due.min(until_poll))) {
-                Ok(command) => match self.perform(command, &mut store) {
-                    Some(down) => break End::Down(down),
-                    None => self.publish_ready(&mut store),
-                },
+            let idle = if pack { Duration::ZERO } else { due.map_or(until_poll, |due| due.min(until_poll)) };
+            match self.take(idle) {
+                Ok(command) => {
+                    if let Some(down) = self.perform(command, &mut store) {
+                        break End::Down(down);
+                    }
+                    self.publish_ready(&mut store);
+                    pack = true;
+                }
+                // Nobody waits: one step, and then whoever has come meanwhile.
+                Err(RecvTimeoutError::Timeout) if pack => {
+                    match pack_one(&mut store) {
+                        Ok(more) => pack = more,
+                        Err(down) => break End::Down(down),
+                    }
+                    self.publish_ready(&mut store);
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     self.stopping = true;
                     break End::Down(stopping());
@@ -174,7 +189,7 @@ impl Actor {
                     break End::Down(down);
                 }
                 self.publish_ready(&mut store);
-                let affordable = || self.budget.next_start(now) != NextStart::Exhausted;
+                let affordable = || self.budget.next_start() != NextStart::Exhausted;
                 if reread.is_some_and(|at| now >= at) && affordable() {
                     break End::Reread;
                 }
@@ -220,7 +235,7 @@ impl Actor {
     }
 
     /// The next command: one that was put back, or one that comes in time.
-    fn take(&mut self, wait: Duration) -> Result<Command, RecvTimeoutError> {
+    pub(super) fn take(&mut self, wait: Duration) -> Result<Command, RecvTimeoutError> {
         self.next.take().map_or_else(|| self.queue.recv_timeout(wait), Ok)
     }
 
@@ -234,7 +249,7 @@ impl Actor {
         self.next = Some(command);
     }
 
-    fn software(&self) -> bool {
+    pub(super) fn software(&self) -> bool {
         self.status.info.as_ref().is_some_and(|i| i.software)
     }
 
@@ -243,7 +258,11 @@ impl Actor {
     fn poll(&self, store: &mut Opened) -> Result<(), Down> {
         let begun = Instant::now();
         let result = if self.software() {
-            store.refresh().map(drop).and_then(|()| self.still_the_same(store))
+            let before = store.index().counts();
+            store.refresh().and_then(|changed| {
+                let same = changed.is_empty() && store.index().counts() == before;
+                if same { Ok(()) } else { self.still_the_same(store) }
+            })
         } else {
             store.token().still_there().map_err(Into::into)
         };
@@ -271,168 +290,19 @@ impl Actor {
     }
 
     /// Runs a job, or tells its caller that nothing was started. Says whether the epoch is over.
-    fn job(&self, call: &Call, until: Instant, run: Run, store: Result<&mut Opened, OpError>) -> bool {
+    pub(super) fn job(
+        &self,
+        call: &Call,
+        until: Instant,
+        run: Run,
+        store: Result<&mut Opened, OpError>,
+    ) -> bool {
         let begun = Instant::now();
         let store = if begun >= until { Err(too_late()) } else { store };
         let report = run(store);
         self.config.metrics.operation(call.op, report.result, begun.elapsed());
         tracing::debug!(op = call.op, result = report.result, "The token answered.");
         report.ends_epoch
-    }
-
-    /// Waits until it is time for the next epoch; callers are answered meanwhile.
-    fn rest(&mut self, down: &Down) {
-        let next = self.budget.next_start(Instant::now());
-        let until = Instant::now() + delay(down.wake, next, self.config.poll);
-        let mut next_look = Instant::now() + self.config.poll;
-        loop {
-            let now = Instant::now();
-            if down.wake != Wake::Identity && now >= until {
-                return;
-            }
-            if now >= next_look {
-                next_look = now + self.config.poll;
-                match down.wake {
-                    Wake::NewPin if self.pin.has_new() => return,
-                    Wake::Admission if self.refusal_is_old() => return,
-                    Wake::Identity if self.identity_came() => return,
-                    Wake::Later => {}
-                    // It waits for something else, and may be taken away meanwhile.
-                    _ if self.is_gone() => return,
-                    _ => {}
-                }
-            }
-            let wait = if down.wake == Wake::Identity { next_look } else { next_look.min(until) };
-            match self.take(wait.saturating_duration_since(now)) {
-                Ok(Command::Put(put)) => drop(self.puts(*put, Err(down.error()))),
-                Ok(Command::Job { call, until, span, run }) => {
-                    let _entered = span.enter();
-                    self.job(&call, until, run, Err(down.error()));
-                }
-                Ok(Command::Unlock { reply, .. }) if down.wake == Wake::Admission => {
-                    // Not kept either: it is for a token that may not have it.
-                    drop(reply.send(Err(down.error())));
-                }
-                Ok(Command::Unlock { pin, reply }) => {
-                    self.pin.give(pin, self.unlocked());
-                    self.person_acted();
-                    self.unlocking.push(reply);
-                    return;
-                }
-                Ok(Command::ChangePin { reply, .. }) => drop(reply.send(Err(down.error()))),
-                Ok(Command::Initialize { request, reply }) => {
-                    let made = self.initialize(&request);
-                    let done = made.is_ok();
-                    drop(reply.send(made));
-                    if done {
-                        self.person_acted();
-                        return;
-                    }
-                }
-                Ok(Command::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                    self.stopping = true;
-                    return;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
-    }
-
-    /// Whose a PIN is that comes now: that of the token which is there, or was last.
-    fn unlocked(&self) -> Option<Owner> {
-        match &self.seen {
-            Some(seen) => Some(Owner { token_id: Some(seen.token_id), tie: seen.tie.clone() }),
-            None => self.pin.owner().filter(|owner| owner.token_id.is_none()).cloned(),
-        }
-    }
-
-    /// Waits and budgets are over: somebody is there.
-    fn person_acted(&mut self) {
-        self.budget.reset();
-        self.blank = None;
-    }
-
-    /// Whether the token that waits is no longer there, or is another one by now. One that cannot be asked for a
-    /// moment is not gone.
-    fn is_gone(&mut self) -> bool {
-        let info = self.status.info.clone().unwrap_or_default();
-        let Some(worker) = self.worker.as_mut() else { return false };
-        if !worker.is_open() {
-            // No login: that wears nothing.
-            return worker.reopen().is_err_and(|error| error.class == ErrorClass::TokenAbsent);
-        }
-        let answer = match (&self.seen, info.software) {
-            (Some(seen), true) => match identify(&self.config.chosen, &info, worker) {
-                Ok(now) => return now != Presence::Present(seen.token_id),
-                Err(hsm_store::StoreError::Token(error)) => Err(error),
-                Err(_) => Ok(()),
-            },
-            _ => worker.still_there(),
-        };
-        answer.is_err_and(|error| error.class != ErrorClass::Busy)
-    }
-
-    /// Whether a blank token has an identity now. A new epoch has to tell where the view is that of its start.
-    fn identity_came(&mut self) -> bool {
-        let info = self.status.info.clone().unwrap_or_default();
-        let chosen = &self.config.chosen;
-        let still_none = |worker| matches!(identify(chosen, &info, worker), Ok(p) if p.is_absent());
-        self.worker.as_mut().is_none_or(|worker| !info.software || !still_none(worker))
-    }
-
-    fn publish_ready(&mut self, store: &mut Opened) {
-        let bytes = self.replaced + store.bytes_replaced();
-        self.config.metrics.bytes_replaced.inc_by(bytes.saturating_sub(self.status.bytes_replaced));
-        self.status.bytes_replaced = bytes;
-        self.status.pending = store.pending() as u64;
-        let index = store.index();
-        self.status.history = index.entries().values().map(|entry| entry.history.len() as u64).sum();
-        self.status.objects = index.counts().total() as u64;
-        self.status.damaged = index.damaged().iter().map(ToString::to_string).collect();
-        self.status.state = State::Ready;
-        let (reason, message) = remark(&self.status);
-        (self.status.reason, self.status.message) = (reason, message.to_owned());
-        let before = self.view.borrow().records.clone();
-        let records = Records::of(store.index(), before.as_deref());
-        self.publish(Some(Arc::new(records)));
-    }
-
-    fn publish_down(&mut self, down: &Down) {
-        let same = (self.status.state, self.status.reason) == (down.state, down.reason);
-        self.status.state = down.state;
-        self.status.reason = down.reason;
-        match down.state {
-            State::Absent => self.config.peers.sees(self.config.place, None),
-            _ => self.config.peers.has_looked(self.config.place),
-        }
-        if down.disputed {
-            self.status.token_id = None;
-        }
-        self.status.message.clone_from(&down.message);
-        let reason = down.reason.map_or("", Reason::as_str);
-        // The same trouble again is not news.
-        if self.stopping || same {
-            tracing::debug!(reason, state = ?down.state, detail = down.message, "The token is not served.");
-        } else {
-            tracing::warn!(reason, state = ?down.state, detail = down.message, "The token is not served.");
-        }
-        self.publish(None);
-    }
-
-    fn publish(&mut self, records: Option<Arc<Records>>) {
-        let told = self.view.borrow().status.token_id;
-        if let Some(other) = told.filter(|id| self.status.token_id != Some(*id)) {
-            self.config.metrics.forget(other);
-        }
-        self.config.metrics.status(&self.status);
-        self.view.send_if_modified(|view| {
-            let next = View { revision: view.revision + 1, status: self.status.clone(), records };
-            let news = view.status != next.status || next.since(Some(view)).is_some();
-            if news {
-                *view = Arc::new(next);
-            }
-            news
-        });
     }
 }
 
@@ -444,29 +314,17 @@ enum End {
     Reread,
 }
 
-/// The first firmware of a Pico HSM that does not give private objects to a raw read without PIN.
-const SECURE_FIRMWARE: (u32, u32) = (6, 6);
-
-/// What a person has to be told of a token that serves.
-fn remark(status: &Status) -> (Option<Reason>, &'static str) {
-    if !status.damaged.is_empty() {
-        return (Some(Reason::RecordDamaged), "some objects on the token cannot be read; see damaged");
+/// One step of background packing. Says whether more is worth doing now.
+fn pack_one(store: &mut Opened) -> Result<bool, Down> {
+    match store.repack() {
+        Ok(more) => Ok(more),
+        Err(error) if error.remedy() == Remedy::Reopen => Err(Down::from(&error)),
+        // The next change or the next settled write is time enough.
+        Err(error) => {
+            tracing::debug!(%error, "The token could not be packed now.");
+            Ok(false)
+        }
     }
-    if status.info.as_ref().is_some_and(insecure) {
-        let message = "the firmware of this Pico HSM is older than 6.6: it gives private objects to whoever reads it \
-                       raw, without a PIN. The records are encrypted all the same; update the firmware";
-        return (Some(Reason::FirmwareInsecure), message);
-    }
-    (None, "")
-}
-
-/// A Pico HSM whose firmware is known, and too old. Its serial is the same on all of them (TOKEN.md).
-pub(crate) fn insecure(info: &TokenInfo) -> bool {
-    let version = info
-        .firmware
-        .split_once('.')
-        .and_then(|(major, minor)| Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?)));
-    info.serial.starts_with("ESPICOHSM") && version.is_some_and(|v| v != (0, 0) && v < SECURE_FIRMWARE)
 }
 
 /// The caller of a call that waited too long.
@@ -481,28 +339,4 @@ fn lost() -> Down {
 
 fn stopping() -> Down {
     Down::new(State::Unknown, Reason::TokenUnhealthy, "the agent is stopping", Wake::Later)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn old_firmware_of_a_pico_is_said_and_nobody_elses() {
-        let info = |serial: &str, firmware: &str| TokenInfo {
-            serial: serial.into(),
-            firmware: firmware.into(),
-            ..TokenInfo::default()
-        };
-        for (firmware, old) in
-            [("5.6", true), ("6.2", true), ("6.6", false), ("6.10", false), ("0.0", false), ("", false)]
-        {
-            assert_eq!(insecure(&info("ESPICOHSMTR", firmware)), old, "{firmware}");
-        }
-        assert!(!insecure(&info("DENK0100751", "3.5")));
-        let status = Status { info: Some(info("ESPICOHSMTR", "5.6")), ..Status::default() };
-        assert_eq!(remark(&status).0, Some(Reason::FirmwareInsecure));
-        let damaged = Status { damaged: vec!["x".into()], ..status };
-        assert_eq!(remark(&damaged).0, Some(Reason::RecordDamaged));
-    }
 }

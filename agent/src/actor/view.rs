@@ -56,6 +56,8 @@ pub struct Status {
     pub bytes_replaced: u64,
     /// Superseded objects that wait to be destroyed.
     pub pending: u64,
+    /// Of the damaged, the objects that the token lists but cannot give.
+    pub ghosts: u64,
     /// Earlier values that are kept.
     pub history: u64,
     /// The serial of the USB device that carries the token, where the reader's name shows it.

@@ -34,6 +34,7 @@ pub(super) fn status_message(view: &View) -> wire::TokenStatus {
         damaged: status.damaged.clone(),
         bytes_replaced: status.bytes_replaced,
         pending: status.pending,
+        ghosts: status.ghosts,
         history: status.history,
     }
 }

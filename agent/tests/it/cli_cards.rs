@@ -1,5 +1,7 @@
 //! `hsm-agent token` on cards that behave like a Pico HSM v6.6 through OpenSC (tests/faulty-module).
 
+use faulty_pkcs11::{CardOptions, Machine};
+
 use crate::kill::killed_when;
 use crate::node::Node;
 
@@ -7,13 +9,24 @@ const ONE: &str = "Pol Henarejos Pico HSM [CCID Interface] (E6605481DB8A0001) 00
 const TWO: &str = "Pol Henarejos Pico HSM [CCID Interface] (E6605481DB8A0002) 01 00";
 const PIN: &str = "pin-of-a-card-1";
 
+/// A node with Pico HSMs in these readers, initialised with the PIN that is in the PIN file.
+fn with_cards(readers: &[&str]) -> (Node, Machine) {
+    let node = Node::new();
+    let machine = Machine::new(node.path("cards")).unwrap();
+    for reader in readers {
+        machine.add_card(reader, &CardOptions::with_pin(PIN)).unwrap();
+    }
+    std::fs::write(node.path("pin"), PIN).unwrap();
+    (node.with_module(faulty_pkcs11::module_path().unwrap(), machine.env()), machine)
+}
+
 fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap()
 }
 
 #[test]
 fn two_cards_are_told_apart_by_reader_and_by_identity() {
-    let node = Node::with_cards(&[ONE, TWO], PIN);
+    let (node, _machine) = with_cards(&[ONE, TWO]);
     let unnamed = node.fails(&["list"], 1);
     assert!(unnamed.contains("more than one") && unnamed.contains(TWO), "none is named: {unnamed}");
     for reader in [ONE, TWO] {
@@ -40,7 +53,7 @@ fn two_cards_are_told_apart_by_reader_and_by_identity() {
 
 #[test]
 fn a_card_is_compacted_and_made_anew_and_goes_on_after_a_kill() {
-    let node = Node::with_cards(&[ONE], PIN);
+    let (node, _machine) = with_cards(&[ONE]);
     node.ok(&["init", "--yes"]);
     for number in 0..4 {
         node.put(&format!("secrets/a/{number}"), "k", &format!("value-{number}"));
@@ -69,7 +82,7 @@ fn a_card_is_compacted_and_made_anew_and_goes_on_after_a_kill() {
 
 #[test]
 fn a_pin_change_spends_no_more_than_one_try() {
-    let node = Node::with_cards(&[ONE], PIN);
+    let (node, machine) = with_cards(&[ONE]);
     node.ok(&["init", "--yes"]);
     let new = node.path("new").to_str().unwrap().to_owned();
     std::fs::write(&new, "another-pin-22\n").unwrap();
@@ -78,20 +91,20 @@ fn a_pin_change_spends_no_more_than_one_try() {
     node.fails(&["list"], 1);
     assert!(node.ok(&["change-pin", "--new-pin-file", &new, "--replace-pin-file"]).contains("already"));
     node.ok(&["list"]);
-    assert_eq!(node.cards().pin_tries(ONE).unwrap(), 3);
+    assert_eq!(machine.pin_tries(ONE).unwrap(), 3);
     // A wrong old PIN spends one, and the new one is not tried with it.
     let other = node.path("other").to_str().unwrap().to_owned();
     std::fs::write(&other, "a-third-pin-333\n").unwrap();
     std::fs::write(node.path("pin"), "not-the-pin-444\n").unwrap();
     for _ in 0..2 {
         node.fails(&["change-pin", "--new-pin-file", &other], 1);
-        assert_eq!(node.cards().pin_tries(ONE).unwrap(), 2);
+        assert_eq!(machine.pin_tries(ONE).unwrap(), 2);
     }
 }
 
 #[test]
 fn a_pin_change_that_is_cut_off_anywhere_ends_with_the_new_pin() {
-    let node = Node::with_cards(&[ONE], PIN);
+    let (node, machine) = with_cards(&[ONE]);
     node.ok(&["init", "--yes"]);
     node.put("a", "k", "v");
     for round in 0..8_u32 {
@@ -103,7 +116,7 @@ fn a_pin_change_that_is_cut_off_anywhere_ends_with_the_new_pin() {
         killed_when(&node, &args, || std::time::Instant::now() >= until);
         node.ok(&args);
         assert_eq!(node.pin(), format!("another-pin-{round:02}"));
-        assert_eq!(node.cards().pin_tries(ONE).unwrap(), 3);
+        assert_eq!(machine.pin_tries(ONE).unwrap(), 3);
     }
     assert_eq!(node.ok(&["get", "a", "--key", "k"]), "v");
 }

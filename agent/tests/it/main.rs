@@ -11,6 +11,7 @@ mod cli_history;
 mod cli_killed;
 mod cli_migrate;
 mod cli_pin;
+mod hardware;
 mod kill;
 mod node;
 mod pki;

@@ -1,5 +1,6 @@
 //! A node: SoftHSM, folders and certificates of its own, and the program under test.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -7,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use faulty_pkcs11::{CardOptions, Machine};
 use hsm_agent::state::Tie;
 use hsm_proto::agent::identity_client::IdentityClient;
 use hsm_proto::agent::records_client::RecordsClient;
@@ -28,8 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub struct Node {
     dir: tempfile::TempDir,
     pub ca: Ca,
-    /// Pico HSMs instead of SoftHSM.
-    cards: Option<Machine>,
+    module: PathBuf,
+    /// The label that HSM_TOKEN_LABEL names.
+    label: Option<&'static str>,
+    /// What else the program needs in its environment.
+    env: Vec<(OsString, OsString)>,
 }
 
 impl Node {
@@ -42,23 +45,13 @@ impl Node {
         std::fs::write(dir.path().join("softhsm2.conf"), conf).unwrap();
         let ca = Ca::new();
         ca.install(dir.path());
-        Self { dir, ca, cards: None }
+        let module = hsm_token::testing::softhsm_module().unwrap();
+        Self { dir, ca, module, label: Some("test"), env: Vec::new() }
     }
 
-    /// With Pico HSMs in these readers, initialised with this PIN, which is in the PIN file.
-    pub fn with_cards(readers: &[&str], pin: &str) -> Self {
-        let mut node = Self::new();
-        let machine = Machine::new(node.path("cards")).unwrap();
-        for reader in readers {
-            machine.add_card(reader, &CardOptions::with_pin(pin)).unwrap();
-        }
-        std::fs::write(node.path("pin"), pin).unwrap();
-        node.cards = Some(machine);
-        node
-    }
-
-    pub fn cards(&self) -> &Machine {
-        self.cards.as_ref().unwrap()
+    /// With another module, whose tokens no label tells apart.
+    pub fn with_module(self, module: PathBuf, env: Vec<(OsString, OsString)>) -> Self {
+        Self { module, label: None, env, ..self }
     }
 
     /// With a token that `token init` made.
@@ -80,17 +73,12 @@ impl Node {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hsm-agent"));
         command
             .env("SOFTHSM2_CONF", self.path("softhsm2.conf"))
-            .env("HSM_MODULE", hsm_token::testing::softhsm_module().unwrap())
-            .env("HSM_TOKEN_LABEL", "test")
+            .env("HSM_MODULE", &self.module)
+            .envs(self.label.map(|label| ("HSM_TOKEN_LABEL", label)))
+            .envs(self.env.iter().cloned())
             .env("HSM_PIN_FILE", self.path("pin"))
             .env("HSM_RUNTIME_DIR", self.path("run"))
             .env("HSM_STATE_DIR", self.path("state"));
-        if let Some(machine) = &self.cards {
-            command
-                .env("HSM_MODULE", faulty_pkcs11::module_path().unwrap())
-                .env_remove("HSM_TOKEN_LABEL")
-                .envs(machine.env());
-        }
         command
     }
 
@@ -174,7 +162,8 @@ impl Node {
             .arg("run")
             .args(flags)
             .args(["--node-name", "node-1", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0"])
-            .args(["--poll-interval", "300ms", "--tls-reload-interval", "300ms", "--log-level", "debug"])
+            .envs([("HSM_POLL_INTERVAL", "300ms")])
+            .args(["--tls-reload-interval", "300ms", "--log-level", "debug"])
             .arg("--tls-cert")
             .arg(self.path("tls.crt"))
             .arg("--tls-key")
@@ -222,24 +211,7 @@ impl Node {
     }
 
     fn worker(&self, label: &str) -> WorkerToken {
-        self.worker_in(label, &self.path("softhsm2.conf"))
-    }
-
-    fn worker_in(&self, label: &str, conf: &Path) -> WorkerToken {
-        let module = hsm_token::testing::softhsm_module().unwrap();
-        let mut config =
-            WorkerConfig::new(Pkcs11Config { module, token: TokenSelector::Label(label.into()) }).unwrap();
-        config.worker = self.worker_program(conf);
-        WorkerToken::open(config).unwrap()
-    }
-
-    fn worker_program(&self, conf: &Path) -> WorkerProgram {
-        WorkerProgram {
-            program: env!("CARGO_BIN_EXE_hsm-agent").into(),
-            args: vec!["token-worker".into()],
-            env: Vec::new(),
-        }
-        .with_env("SOFTHSM2_CONF", conf)
+        worker_in(label, &self.path("softhsm2.conf"))
     }
 
     /// The identity of the token `test`.
@@ -263,7 +235,7 @@ impl Node {
         let conf = self.path("other.conf");
         let text = format!("directories.tokendir = {}\nobjectstore.backend = file\n", tokens.display());
         std::fs::write(&conf, text).unwrap();
-        Tie::of(&self.worker_in("test", &conf).info().unwrap())
+        Tie::of(&worker_in("test", &conf).info().unwrap())
     }
 
     /// Makes a token that says it is `id`; gives its PIN.
@@ -271,7 +243,7 @@ impl Node {
         let pin = "pin-of-the-copy";
         let secret = || Pin::exactly(pin.to_owned());
         let module = hsm_token::testing::softhsm_module().unwrap();
-        let program = self.worker_program(&self.path("softhsm2.conf"));
+        let program = worker_program().with_env("SOFTHSM2_CONF", self.path("softhsm2.conf"));
         init_software_token(&program, PATIENCE, &module, BlankSlot::First, label, &secret(), &secret())
             .unwrap();
         let mut worker = self.worker(label);
@@ -323,6 +295,22 @@ impl Node {
         for object in some {
             worker.destroy(object.handle).unwrap();
         }
+    }
+}
+
+fn worker_in(label: &str, conf: &Path) -> WorkerToken {
+    let module = hsm_token::testing::softhsm_module().unwrap();
+    let mut config =
+        WorkerConfig::new(Pkcs11Config { module, token: TokenSelector::Label(label.into()) }).unwrap();
+    config.worker = worker_program().with_env("SOFTHSM2_CONF", conf);
+    WorkerToken::open(config).unwrap()
+}
+
+pub fn worker_program() -> WorkerProgram {
+    WorkerProgram {
+        program: env!("CARGO_BIN_EXE_hsm-agent").into(),
+        args: vec!["token-worker".into()],
+        env: Vec::new(),
     }
 }
 

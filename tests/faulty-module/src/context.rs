@@ -38,6 +38,7 @@ pub(crate) struct Context {
 }
 
 /// Says what went wrong outside of PKCS#11, and gives the value that stands for it.
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
 pub(crate) fn trouble(error: std::io::Error) -> Rv {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "faulty PKCS#11 module: {error}");
@@ -86,7 +87,7 @@ impl Context {
             Action::Hang(None) => {
                 self.write_down("hang");
                 loop {
-                    sleep(Duration::from_secs(3600));
+                    sleep(Duration::from_hours(1));
                 }
             }
             Action::Crash => self.crash(),

@@ -606,7 +606,7 @@ unsafe extern "C" fn C_DeriveKey(
         // SAFETY: of the caller; the parameter's length says that it is this structure.
         let peer = unsafe {
             let mechanism = wants(mechanism, ck::CKM_ECDH1_DERIVE)?;
-            if mechanism.ulParameterLen as usize != size_of::<ck::CK_ECDH1_DERIVE_PARAMS>() {
+            if length(mechanism.ulParameterLen)? != size_of::<ck::CK_ECDH1_DERIVE_PARAMS>() {
                 return Err(Rv::CKR_MECHANISM_PARAM_INVALID);
             }
             let parameters = mechanism.pParameter.cast::<ck::CK_ECDH1_DERIVE_PARAMS>().cast_const();

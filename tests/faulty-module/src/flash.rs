@@ -99,6 +99,8 @@ pub(crate) struct Flash {
     last_number: u8,
     /// Bytes that are lost until the card is empty.
     pub(crate) leaked: u64,
+    /// Whether a create found no room because of what was leaked: none finds any until the card is empty.
+    pub(crate) exhausted: bool,
     pub(crate) files: BTreeMap<FileId, Content>,
     pub(crate) pending: Vec<Pending>,
 }
@@ -138,7 +140,7 @@ impl Flash {
     }
 
     /// Whether one more object of this value fits, and the number that it would have.
-    pub(crate) fn room(&self, kind: Kind, size: usize, settings: &Settings) -> Result<u8, Refusal> {
+    pub(crate) fn room(&mut self, kind: Kind, size: usize, settings: &Settings) -> Result<u8, Refusal> {
         let counts = if kind == Kind::Key { 2 } else { 1 };
         if size > settings.value_max {
             return Err(Refusal::TooLong);
@@ -147,6 +149,9 @@ impl Flash {
             return Err(Refusal::Full);
         }
         if self.used() + size as u64 > settings.flash_bytes {
+            self.exhausted |= self.leaked > 0;
+        }
+        if self.exhausted || self.used() + size as u64 > settings.flash_bytes {
             return Err(Refusal::Full);
         }
         let taken: BTreeSet<u8> = self
@@ -211,6 +216,7 @@ impl Flash {
         self.pending.drain(..surplus);
         if self.files.is_empty() {
             self.leaked = 0;
+            self.exhausted = false;
         }
     }
 
@@ -250,6 +256,7 @@ impl Flash {
         w.number(self.next_sequence);
         w.byte(self.last_number);
         w.number(self.leaked);
+        w.byte(self.exhausted.into());
         w.number(self.files.len() as u64);
         for (file, content) in &self.files {
             encode_file(&mut w, *file, Some(content));
@@ -269,6 +276,7 @@ impl Flash {
         }
         r.number()?;
         let (next_sequence, last_number, leaked) = (r.number()?, r.byte()?, r.number()?);
+        let exhausted = r.byte()? != 0;
         let mut files = BTreeMap::new();
         for _ in 0..r.number()? {
             let (file, content) = decode_file(&mut r)?;
@@ -280,7 +288,7 @@ impl Flash {
             let (file, before) = decode_file(&mut r)?;
             pending.push(Pending { at_millis, file, before });
         }
-        Ok(Self { next_sequence, last_number, leaked, files, pending })
+        Ok(Self { next_sequence, last_number, leaked, exhausted, files, pending })
     }
 }
 
@@ -384,11 +392,11 @@ mod tests {
             assert!(flash.pending.is_empty());
             values(&flash)
         };
-        let (old, new) = ((1, b"old".to_vec()), (2, b"new".to_vec()));
-        assert_eq!(after(&[]), [old.clone()]);
-        assert_eq!(after(&[0]), [old, new.clone()]);
+        let (old, new) = (|| (1, b"old".to_vec()), || (2, b"new".to_vec()));
+        assert_eq!(after(&[]), [old()]);
+        assert_eq!(after(&[0]), [old(), new()]);
         assert_eq!(after(&[1]), [], "the destroy overtook the create");
-        assert_eq!(after(&[0, 1]), [new]);
+        assert_eq!(after(&[0, 1]), [new()]);
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl Machine {
         let so_pin = options.pin.is_some().then_some(options.so_pin.as_str());
         head.initialize(options.pin.as_deref(), so_pin, &settings);
         let taken = self.card_names()?;
-        let name = (1..).map(|n| format!("card-{n}")).find(|name| !taken.contains(name));
+        let name = (1..u32::MAX).map(|n| format!("card-{n}")).find(|name| !taken.contains(name));
         let name = name.ok_or_else(|| invalid("no name is left for a card"))?;
         let made = self.disk.root().join("making");
         match fs::remove_dir_all(&made) {
@@ -503,6 +503,7 @@ pub(crate) fn wipe(flash: &mut Flash) {
     flash.files.clear();
     flash.pending.clear();
     flash.leaked = 0;
+    flash.exhausted = false;
 }
 
 fn text(bytes: &[u8]) -> String {

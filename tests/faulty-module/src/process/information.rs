@@ -2,7 +2,7 @@
 
 use cryptoki_sys as ck;
 
-use super::{Process, Session, User};
+use super::{Login, Process, Session};
 use crate::context::{Context, trouble};
 use crate::rv::{Done, Rv};
 use crate::settings::OpenSc;
@@ -133,18 +133,18 @@ impl Process {
             Ok(card.head.logged_in)
         })?;
         if self.slots[slot].user.is_user() && !logged_in {
-            self.slots[slot].user = User::Nobody;
+            self.slots[slot].user = Login::Nobody;
             if self.settings.opensc == OpenSc::V0_23 {
                 self.sessions.retain(|_, session| session.slot != slot);
                 return Err(Rv::CKR_SESSION_HANDLE_INVALID);
             }
         }
         let state = match (&self.slots[slot].user, writable) {
-            (User::Nobody, true) => ck::CKS_RW_PUBLIC_SESSION,
-            (User::Nobody, false) => ck::CKS_RO_PUBLIC_SESSION,
-            (User::User, true) => ck::CKS_RW_USER_FUNCTIONS,
-            (User::User, false) => ck::CKS_RO_USER_FUNCTIONS,
-            (User::So(_), _) => ck::CKS_RW_SO_FUNCTIONS,
+            (Login::Nobody, true) => ck::CKS_RW_PUBLIC_SESSION,
+            (Login::Nobody, false) => ck::CKS_RO_PUBLIC_SESSION,
+            (Login::User, true) => ck::CKS_RW_USER_FUNCTIONS,
+            (Login::User, false) => ck::CKS_RO_USER_FUNCTIONS,
+            (Login::So(_), _) => ck::CKS_RW_SO_FUNCTIONS,
         };
         let flags = ck::CKF_SERIAL_SESSION | if writable { ck::CKF_RW_SESSION } else { 0 };
         Ok((slot as ck::CK_SLOT_ID, state, flags))

@@ -45,11 +45,11 @@ pub(crate) struct Process {
 struct Slot {
     reader: String,
     connection: Option<Connection>,
-    user: User,
+    user: Login,
 }
 
 /// Who is logged in, as far as this process knows.
-enum User {
+enum Login {
     Nobody,
     User,
     /// The SO, whose PIN nobody has checked yet.
@@ -136,7 +136,7 @@ impl Process {
     /// This process's user is logged in no more. Since OpenSC 0.24 the card is not told.
     fn leave(&mut self, context: &mut Context, slot: usize) -> Done {
         let was_user = self.slots[slot].user.is_user();
-        self.slots[slot].user = User::Nobody;
+        self.slots[slot].user = Login::Nobody;
         if self.settings.opensc == OpenSc::V0_23 && was_user && self.connected(slot) {
             self.on_card(slot, Rv::CKR_DEVICE_REMOVED, |_, card| {
                 context.apdus(card, 1);
@@ -165,7 +165,7 @@ impl Process {
         }
         for reader in self.disk.readers().map_err(trouble)? {
             if !self.conf.ignores(&reader) && !self.slots.iter().any(|slot| slot.reader == reader) {
-                self.slots.push(Slot { reader, connection: None, user: User::Nobody });
+                self.slots.push(Slot { reader, connection: None, user: Login::Nobody });
             }
         }
         for slot in 0..self.slots.len() {
@@ -182,7 +182,7 @@ impl Process {
 
     fn connect(&mut self, context: &mut Context, slot: usize, mut card: Card) -> Done {
         self.slots[slot].connection = None;
-        self.slots[slot].user = User::Nobody;
+        self.slots[slot].user = Login::Nobody;
         self.sessions.retain(|_, session| session.slot != slot);
         let Some(held) = card.connect(self.conf.exclusive).map_err(trouble)? else {
             return Ok(());
@@ -272,8 +272,14 @@ impl Process {
         let mut lock = self.disk.lock().map_err(trouble)?;
         let mut card = self.card(slot)?.ok_or(removed)?;
         let flash = card.flash(&mut self.cache).map_err(trouble)?;
+        let exhausted = flash.exhausted;
         let made = match first(context, &mut card, flash, &self.settings) {
             Ok(made) => made,
+            // That the flash is exhausted is all that a write may change which is refused.
+            Err(rv) if flash.exhausted != exhausted => {
+                card.save(&mut self.cache).map_err(trouble)?;
+                return Err(rv);
+            }
             Err(rv) => {
                 card.discard(&mut self.cache);
                 card.save_head().map_err(trouble)?;
@@ -300,7 +306,7 @@ impl Process {
     }
 }
 
-impl User {
+impl Login {
     fn is_user(&self) -> bool {
         matches!(self, Self::User)
     }

@@ -26,8 +26,8 @@ fn create_erases(size: usize) -> u64 {
     }
 }
 
-fn text(bytes: &[u8]) -> Option<String> {
-    Some(String::from_utf8_lossy(bytes).into_owned())
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 impl Process {
@@ -70,7 +70,7 @@ impl Process {
         }
         let slot = of.slot;
         let entry = self.visible_entry(slot, handle)?;
-        context.call.label = text(entry.label());
+        context.call.label = Some(text(entry.label()));
         let is_data = matches!(entry.half, Half::Data { .. });
         let mut all = Vec::with_capacity(kinds.len());
         for kind in kinds {
@@ -133,7 +133,7 @@ impl Process {
         let value = bytes(template, ck::CKA_VALUE);
         let mut label = bytes(template, ck::CKA_LABEL);
         label.truncate(self.settings.label_max);
-        context.call.label = text(&label);
+        context.call.label = Some(text(&label));
         context.call.length = Some(value.len());
         if self.poisoned {
             context.crash();
@@ -205,7 +205,7 @@ impl Process {
         }
         let (slot, writable) = (of.slot, of.writable);
         let entry = self.visible_entry(slot, handle)?;
-        context.call.label = text(entry.label());
+        context.call.label = Some(text(entry.label()));
         if !writable {
             return Err(Rv::CKR_SESSION_READ_ONLY);
         }

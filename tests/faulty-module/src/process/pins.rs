@@ -2,7 +2,7 @@
 
 use cryptoki_sys as ck;
 
-use super::{Process, User};
+use super::{Login, Process};
 use crate::context::{Context, trouble};
 use crate::head::PinAnswer;
 use crate::machine::wipe;
@@ -35,8 +35,8 @@ impl Process {
     ) -> Done {
         let slot = self.session(handle)?.slot;
         match (&self.slots[slot].user, user) {
-            (User::Nobody, _) => {}
-            (User::User, ck::CKU_USER) | (User::So(_), ck::CKU_SO) => {
+            (Login::Nobody, _) => {}
+            (Login::User, ck::CKU_USER) | (Login::So(_), ck::CKU_SO) => {
                 return Err(Rv::CKR_USER_ALREADY_LOGGED_IN);
             }
             _ => return Err(Rv::CKR_USER_ANOTHER_ALREADY_LOGGED_IN),
@@ -51,7 +51,7 @@ impl Process {
                     context.apdus(card, 1);
                     judge(card.head.verify(pin, &process.settings))
                 })?;
-                self.slots[slot].user = User::User;
+                self.slots[slot].user = Login::User;
                 Ok(())
             }
             // Whatever the PIN: it is only sent with C_InitPIN.
@@ -59,7 +59,7 @@ impl Process {
                 if !self.connected(slot) {
                     return Err(Rv::CKR_SESSION_HANDLE_INVALID);
                 }
-                self.slots[slot].user = User::So(pin.to_owned());
+                self.slots[slot].user = Login::So(pin.to_owned());
                 Ok(())
             }
             _ => Err(Rv::CKR_USER_TYPE_INVALID),
@@ -68,7 +68,7 @@ impl Process {
 
     pub(crate) fn logout(&mut self, context: &mut Context, handle: ck::CK_SESSION_HANDLE) -> Done {
         let slot = self.session(handle)?.slot;
-        if matches!(self.slots[slot].user, User::Nobody) {
+        if matches!(self.slots[slot].user, Login::Nobody) {
             return Err(Rv::CKR_USER_NOT_LOGGED_IN);
         }
         self.leave(context, slot)
@@ -106,7 +106,7 @@ impl Process {
         new: &str,
     ) -> Done {
         let slot = self.session(handle)?.slot;
-        let User::So(so_pin) = &self.slots[slot].user else {
+        let Login::So(so_pin) = &self.slots[slot].user else {
             return Err(Rv::CKR_USER_NOT_LOGGED_IN);
         };
         let so_pin = so_pin.clone();
@@ -130,7 +130,7 @@ impl Process {
         context.apdus(&mut card, 2);
         card.save(&mut self.cache).map_err(trouble)?;
         drop(lock);
-        self.slots[slot].user = User::Nobody;
+        self.slots[slot].user = Login::Nobody;
         Err(Rv::CKR_GENERAL_ERROR)
     }
 }

@@ -12,7 +12,8 @@ fn main() -> Result<()> {
     let what = arguments.next().unwrap_or_default();
     match what.as_str() {
         "sync" => {
-            let count = arguments.next().map_or(Ok(300), |n| n.parse()).context("the number of HSMSecrets")?;
+            let count =
+                arguments.next().map_or(Ok(300), |n| n.parse()).context("the number of HSMSecrets")?;
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
             tokio::runtime::Runtime::new()?.block_on(sync::sync(count))
         }
