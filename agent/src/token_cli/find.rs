@@ -72,10 +72,12 @@ fn with_id(chosen: Chosen, id: TokenId) -> Result<Chosen, Failure> {
     }
 }
 
-/// What OpenSC is told, of no effect on other modules: the card is ours alone while we work on it, and where its reader
-/// is named, the cards in all other readers are left alone.
+/// What OpenSC is told, of no effect on other modules: the card is ours alone while we work on it, unless an agent shares
+/// it; and where its reader is named, the cards in all other readers are left alone.
 pub(super) fn opensc(chosen: &Chosen) -> Result<OpenscSettings, Failure> {
     let mut settings = OpenscSettings::new(&chosen.runtime_dir);
+    let agent = holder(&chosen.runtime_dir, std::process::id());
+    settings.exclusive = !agent.is_some_and(|agent| agent.shares);
     if matches!(chosen.token, TokenSelector::Reader(_)) && cfg!(feature = "pcsc") {
         // Where pcscd does not answer there is no other reader to be left alone.
         settings.other_readers = readers(&program()?, SURVEY).unwrap_or_default();
@@ -87,25 +89,36 @@ pub(super) fn opensc(chosen: &Chosen) -> Result<OpenscSettings, Failure> {
 pub(super) fn held(chosen: &Chosen, error: TokenError) -> Failure {
     let absent = matches!(error.class, ErrorClass::TokenAbsent | ErrorClass::Unreachable);
     match holder(&chosen.runtime_dir, std::process::id()) {
-        Some(agent) if absent => Failure::Other(format!(
-            "{error}. The agent on this machine (process {agent}) holds tokens exclusively, and this one may be among \
+        Some(Agent { process, shares: false }) if absent => Failure::Other(format!(
+            "{error}. The agent on this machine (process {process}) holds tokens exclusively, and this one may be among \
              them: ask it (kubectl hsm), or stop it for as long as you work on the token"
         )),
         _ => error.into(),
     }
 }
 
-/// The process whose OpenSC configuration lies in the runtime folder: it takes its token for itself.
-fn holder(runtime_dir: &Path, own: u32) -> Option<u32> {
+/// A running agent that works with cards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Agent {
+    process: u32,
+    /// Whether it lets others connect beside it.
+    shares: bool,
+}
+
+/// The process whose OpenSC configuration lies in the runtime folder.
+fn holder(runtime_dir: &Path, own: u32) -> Option<Agent> {
     let entries = std::fs::read_dir(runtime_dir).ok()?;
-    let process = |entry: std::io::Result<std::fs::DirEntry>| {
-        let name = entry.ok()?.file_name().into_string().ok()?;
-        let (pid, _) = name.strip_prefix("opensc-")?.strip_suffix(".conf")?.split_once('-')?;
-        let pid: u32 = pid.parse().ok()?;
-        let lives = Path::new("/proc").join(pid.to_string()).exists();
-        (pid != own && lives).then_some(pid)
+    let agent = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.ok()?;
+        let name = entry.file_name().into_string().ok()?;
+        let (process, _) = name.strip_prefix("opensc-")?.strip_suffix(".conf")?.split_once('-')?;
+        let process: u32 = process.parse().ok()?;
+        let lives = Path::new("/proc").join(process.to_string()).exists();
+        let text = std::fs::read_to_string(entry.path()).ok()?;
+        let shares = text.lines().any(|line| line.trim() == "connect_exclusive = false;");
+        (process != own && lives).then_some(Agent { process, shares })
     };
-    entries.into_iter().find_map(process)
+    entries.into_iter().find_map(agent)
 }
 
 #[cfg(test)]
@@ -123,6 +136,9 @@ mod tests {
             std::fs::write(dir.path().join(name), "").unwrap();
         }
         assert_eq!(holder(dir.path(), own), None, "gone, and ourselves");
-        assert_eq!(holder(dir.path(), own + 1), Some(own));
+        assert_eq!(holder(dir.path(), own + 1), Some(Agent { process: own, shares: false }));
+        let conf = dir.path().join(format!("opensc-{own}-0.conf"));
+        std::fs::write(conf, "connect_exclusive = false;").unwrap();
+        assert_eq!(holder(dir.path(), own + 1), Some(Agent { process: own, shares: true }));
     }
 }
