@@ -121,6 +121,7 @@ impl Model {
 
     /// What is there now is one of what may be.
     fn look(&mut self, name: &str) {
+        self.world.clear_script();
         if self.store.is_void() {
             self.reopen();
         }
