@@ -141,7 +141,10 @@ impl From<&StoreError> for OpError {
             }
             StoreError::Deleted(_) => (Kind::Conflict, Some(Reason::PathNotFound)),
             StoreError::TokenFull { .. } | StoreError::NoMarker(_) => (Kind::Full, Some(Reason::TokenFull)),
-            StoreError::ValueTooLarge { .. } => (Kind::Invalid, Some(Reason::ValueTooLarge)),
+            StoreError::ValueTooLarge { .. } | StoreError::NotPlain { .. } => {
+                (Kind::Invalid, Some(Reason::ValueTooLarge))
+            }
+            StoreError::Contested { .. } => (Kind::Refused, Some(Reason::ConflictPending)),
             StoreError::Invalid(_) => (Kind::Invalid, None),
             StoreError::NoIdentity | StoreError::NotBlank(_) => (Kind::Refused, None),
             StoreError::StoreKeyMissing(_) => (Kind::Unknown, Some(Reason::StoreKeyMissing)),

@@ -165,6 +165,16 @@ impl Actor {
         }
     }
 
+    /// Whether the token that is served still takes part: a person may forget it at any time. A list that cannot be read
+    /// now says nothing new.
+    pub(super) fn still_admitted(&self) -> Result<(), Down> {
+        let (Some(Sighting { token_id, tie }), Ok(book)) = (&self.seen, self.book()) else { return Ok(()) };
+        match book.decide(*token_id, tie) {
+            Decision::Forgotten => Err(self.refusal(*token_id, tie, &Decision::Forgotten, &book)),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether more can be said of a token that was refused than what was said: it would be admitted now, or it is
     /// refused for another reason.
     pub(super) fn refusal_is_old(&self) -> bool {

@@ -185,7 +185,7 @@ impl Actor {
             let now = Instant::now();
             if now >= next_poll {
                 next_poll = now + self.config.poll;
-                if let Err(down) = self.poll(&mut store) {
+                if let Err(down) = self.poll(&mut store).and_then(|()| self.still_admitted()) {
                     break End::Down(down);
                 }
                 self.publish_ready(&mut store);

@@ -8,6 +8,7 @@ use hsm_types::{Incarnation, RecordPath, Relation, Stamp, Tombstone};
 
 use crate::format::{ChunkHead, ObjectId, SetId};
 use crate::index::{Entry, Head};
+use crate::store::Plain;
 
 /// An object of ours that was read and understood; its values are not kept.
 pub(crate) struct Known {
@@ -74,7 +75,12 @@ pub(crate) fn replaced(objects: &Objects) -> BTreeSet<ObjectId> {
 }
 
 /// `hidden`: whether some object of ours could not be read.
-pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) -> Catalog {
+pub(crate) fn build(
+    objects: &Objects,
+    assemblies: &Assemblies,
+    plain: &BTreeMap<ObjectId, Plain>,
+    hidden: bool,
+) -> Catalog {
     let replaced = replaced(objects);
     let active = || objects.iter().filter(|(id, _)| !replaced.contains(id));
     let mut catalog = Catalog::default();
@@ -130,6 +136,11 @@ pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) ->
             }
             let kind = if history { &mut earlier } else { &mut candidates };
             kind.entry(path).or_default().push((known.generation, found));
+        }
+    }
+    for plain in plain.values() {
+        if !dead(&plain.path, plain.head.revision.version.incarnation) {
+            candidates.entry(&plain.path).or_default().push((plain.generation, &plain.head));
         }
     }
     let mut generations: BTreeMap<&RecordPath, u64> = BTreeMap::new();
@@ -221,6 +232,10 @@ pub(crate) fn build(objects: &Objects, assemblies: &Assemblies, hidden: bool) ->
             live.insert(*id, kept);
         }
     }
+    // An edit that does not say itself what it is an edit of needs that to be there.
+    let base = |id: &ObjectId| plain.values().any(|edit| edit.base == Some(*id));
+    let superseded = plain.iter().filter(|(id, plain)| !living(&plain.path, &plain.head, false) && !base(id));
+    garbage.extend(superseded.map(|(id, _)| *id));
     catalog.live = live;
     catalog.garbage = garbage;
     catalog

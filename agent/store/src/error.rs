@@ -73,6 +73,26 @@ pub enum StoreError {
         /// The most that is taken.
         max: usize,
     },
+    /// The record cannot be written in clear, as the token's `encryption: None` asks for.
+    #[error("{path} cannot be a plain record: {reason}; shorten it, or use encryption: Envelope")]
+    NotPlain {
+        /// The record.
+        path: RecordPath,
+        /// What keeps it.
+        reason: String,
+    },
+    /// A foreign object belongs to this record or to another one, and there is no telling.
+    #[error(
+        "{path} cannot be changed: the object {label} belongs to it or to {other}, and would be lost to one of them; rename or remove it, or the metadata that do not belong to it, with a plain PKCS#11 tool"
+    )]
+    Contested {
+        /// The record.
+        path: RecordPath,
+        /// The object that can be read in two ways.
+        label: String,
+        /// The other record.
+        other: RecordPath,
+    },
     /// The request contradicts itself.
     #[error("{0}")]
     Invalid(&'static str),
@@ -153,12 +173,13 @@ impl StoreError {
             Self::Void | Self::ReadBack => Remedy::Reopen,
             Self::VersionMismatch { .. } | Self::Diverged { .. } | Self::Deleted(_) => Remedy::ReadAgain,
             Self::TokenFull { .. } | Self::NoMarker(_) => Remedy::Space,
-            Self::ValueTooLarge { .. } | Self::Invalid(_) => Remedy::Request,
+            Self::ValueTooLarge { .. } | Self::NotPlain { .. } | Self::Invalid(_) => Remedy::Request,
             Self::LockHeld(_) => Remedy::Retry,
             Self::NoIdentity
             | Self::NotBlank(_)
             | Self::StoreKeyMissing(_)
             | Self::Damaged { .. }
+            | Self::Contested { .. }
             | Self::Compacting
             | Self::Lock { .. }
             | Self::Crypto => Remedy::Person,

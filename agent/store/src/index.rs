@@ -34,8 +34,22 @@ pub struct Head {
     pub size: usize,
     /// The keys, with what `hsm_types::SecretMark` needs of their values.
     pub keys: Vec<(Key, KeyDigest)>,
+    /// How it is written.
+    pub form: Form,
     /// Where it lies.
     pub(crate) place: Place,
+}
+
+/// How a version is written on the token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Sealed, as this store writes by default.
+    #[default]
+    Sealed,
+    /// One readable JSON object of ours.
+    Plain,
+    /// Objects of the Go operator, or made by hand; ours with the first write.
+    Foreign,
 }
 
 /// Where a version lies.
@@ -81,11 +95,11 @@ impl Entry {
 pub struct ObjectCounts {
     /// Data objects of ours, identity and store key among them.
     pub ours: usize,
-    /// Other data objects. They are never read and never touched.
+    /// Other data objects. Only those whose label can be a record's are ever read.
     pub foreign: usize,
     /// Keys and certificates; the store's own key pair is two of them.
     pub others: usize,
-    /// Of ours, those that wait to be destroyed.
+    /// Those that wait to be destroyed, foreign ones of records that are ours by now among them.
     pub pending: usize,
 }
 
@@ -100,6 +114,9 @@ impl ObjectCounts {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Index {
     pub(crate) entries: BTreeMap<RecordPath, Entry>,
+    /// Foreign records that are only there for who asks for them: other readings of objects that a listing shows
+    /// elsewhere.
+    pub(crate) aside: BTreeMap<RecordPath, Result<Entry, DamagedObject>>,
     pub(crate) damaged: Vec<DamagedObject>,
     pub(crate) hidden: usize,
     pub(crate) compacting: bool,
@@ -113,16 +130,27 @@ impl Index {
             return Presence::unknown("a compaction of the token is under way");
         }
         match self.entries.get(path) {
-            Some(entry) if entry.damaged => {
-                Presence::unknown("a version of the record cannot be read: its object is damaged")
-            }
+            Some(entry) if entry.damaged => Presence::unknown(self.trouble(path)),
             Some(entry) if !entry.heads.is_empty() => Presence::Present(entry),
             _ if self.hidden > 0 => Presence::unknown(format!(
                 "{} object(s) on the token cannot be read, and the record may be in one of them",
                 self.hidden
             )),
-            _ => Presence::Absent,
+            _ => match self.aside.get(path) {
+                Some(Ok(entry)) => Presence::Present(entry),
+                Some(Err(object)) => Presence::unknown(format!("the record cannot be read: {object}")),
+                None => Presence::Absent,
+            },
         }
+    }
+
+    /// Why a record is damaged, for people.
+    fn trouble(&self, path: &RecordPath) -> String {
+        let object = self.damaged.iter().find(|object| object.path.as_ref() == Some(path));
+        object.map_or_else(
+            || "a version of the record cannot be read: its object is damaged".to_owned(),
+            |object| format!("a version of the record cannot be read: {object}"),
+        )
     }
 
     /// All paths of which something is known: living records, and deleted ones that have a tombstone.

@@ -50,6 +50,17 @@ impl Entropy for SystemEntropy {
     }
 }
 
+/// How new versions of records are written. Reading does not depend on it: a token may hold both.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Encryption {
+    /// Sealed with the token's store key.
+    #[default]
+    Envelope,
+    /// In clear, as one JSON object of at most `Limits::object_size` bytes with the path as its label. Whoever reads
+    /// the flash reads them. What does not fit is refused.
+    None,
+}
+
 /// How a store is opened.
 pub struct Options {
     /// The advisory lock file of this token, in a runtime directory that exists. All programs that write to the token
@@ -61,6 +72,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub entropy: Box<dyn Entropy>,
+    /// How new versions are written.
+    pub encryption: Encryption,
 }
 
 impl Options {
@@ -71,6 +84,7 @@ impl Options {
             lock_wait: Duration::from_secs(10),
             clock: Arc::new(SystemClock),
             entropy: Box::new(SystemEntropy::default()),
+            encryption: Encryption::Envelope,
         }
     }
 

@@ -86,6 +86,7 @@ impl Clock for TestClock {
 struct Object {
     uid: u64,
     label: String,
+    application: String,
     visibility: Visibility,
     value: Vec<u8>,
 }
@@ -277,6 +278,15 @@ impl World {
         held(&self.state).insert(label, Visibility::Private, value);
     }
 
+    /// Puts an object on the token from outside, with a CKA_APPLICATION and public or not.
+    pub fn plant_as(&self, label: &str, value: &[u8], application: &str, visibility: Visibility) {
+        let mut state = held(&self.state);
+        let (slot, _) = state.insert(label, visibility, value);
+        if let Some(object) = &mut state.slots[slot] {
+            application.clone_into(&mut object.application);
+        }
+    }
+
     /// Changes the value of the first object with this label, from outside.
     pub fn alter(&self, label: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = held(&self.state);
@@ -319,7 +329,13 @@ impl State {
         let slot = self.free_slot();
         self.next_uid += 1;
         let uid = self.next_uid;
-        self.slots[slot] = Some(Object { uid, label: label.to_owned(), visibility, value: value.to_vec() });
+        self.slots[slot] = Some(Object {
+            uid,
+            label: label.to_owned(),
+            application: String::new(),
+            visibility,
+            value: value.to_vec(),
+        });
         (slot, uid)
     }
 
@@ -410,7 +426,7 @@ impl State {
                 Some(ObjectInfo {
                     handle: handle(slot),
                     label: object.label.clone(),
-                    application: String::new(),
+                    application: object.application.clone(),
                     visibility: object.visibility,
                 })
             })

@@ -9,11 +9,11 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hsm_store::{Expect, Options, PutOrigin, PutRequest, Store};
+use hsm_store::{Encryption, Expect, MigrationOutcome, Options, PutOrigin, PutRequest, Store};
 use hsm_token::pkcs11::TokenSelector;
 use hsm_token::testing::SoftHsm;
 use hsm_token::worker::{WorkerProgram, WorkerToken, run_child};
-use hsm_token::{Pin, Token as _, TokenError};
+use hsm_token::{Pin, Token as _, TokenError, Visibility};
 use hsm_types::{Content, Key, Metadata, Presence, RecordPath, Value};
 
 const CHILD: &str = "HSM_STORE_TEST_CHILD";
@@ -163,4 +163,40 @@ fn opening_races_the_edits_of_another_process() {
             number(&mut open(&softhsm), "short");
         }
     });
+}
+
+/// Objects in the formats of others on a real module: read as they are, migrated, and read by the next process; then
+/// the same record in clear.
+#[test]
+fn records_of_others_are_read_and_migrated_and_plain_ones_written() {
+    let softhsm = softhsm();
+    let mut token = logged_in(&softhsm).unwrap();
+    let objects: [(&str, &[u8], Visibility); 5] = [
+        ("app/db/k", b"00042", Visibility::Private),
+        ("app/db", &[0, 0xff], Visibility::Private),
+        ("app/db/_metadata", b"{\"description\":\"d\",\"labels\":{\"a\":\"b\"}}", Visibility::Private),
+        ("secrets/ns/hand", b"{\"k\": \"00007\"}", Visibility::Public),
+        ("no record", b"theirs", Visibility::Private),
+    ];
+    for (label, value, visibility) in objects {
+        token.create(label, visibility, value).unwrap();
+    }
+    let mut store = open(&softhsm);
+    assert_eq!((number(&mut store, "app/db"), number(&mut store, "secrets/ns/hand")), (42, 7));
+    let before = store.index().entries()[&path("app/db")].revisions();
+    let report = store.migrate(false).unwrap();
+    assert!(report.records.iter().all(|record| record.outcome == MigrationOutcome::Migrated), "{report:?}");
+    assert_eq!(report.freed, 4);
+    let mut store = open(&softhsm);
+    assert_eq!((number(&mut store, "app/db"), number(&mut store, "secrets/ns/hand")), (42, 7));
+    assert_eq!(store.index().entries()[&path("app/db")].revisions(), before);
+    assert_eq!(store.index().counts().foreign, 1);
+    let options = Options { encryption: Encryption::None, ..Options::new(lock(&softhsm)) };
+    let mut plain = Store::open(logged_in(&softhsm).unwrap(), options).map_err(|(_, error)| error).unwrap();
+    plain.put(&put("app/db", 8, 5)).unwrap();
+    let listing = token.list().unwrap();
+    let object = listing.data.iter().find(|object| object.label == "app/db").unwrap();
+    let value = token.read(object.handle).unwrap();
+    assert!(std::str::from_utf8(&value).unwrap().ends_with(",\"k\":\"00008\"}"));
+    assert_eq!(number(&mut open(&softhsm), "app/db"), 8);
 }

@@ -269,6 +269,10 @@ async fn a_forgotten_token_is_in_quarantine() {
     assert!(logins(&agent).is_empty());
     admissions(&node).admit(id, None, tie, By::Person).unwrap();
     client.until(TokenState::Ready).await;
+    // Also while it is served.
+    admissions(&node).forget(id).unwrap();
+    assert!(client.until(TokenState::NotAdmitted).await.message.contains("quarantine"));
+    assert!(client.records.put(put(&id.to_string(), "a", 1)).await.is_err());
 }
 
 #[tokio::test]

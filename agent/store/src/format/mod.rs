@@ -15,7 +15,8 @@
 //! | `hsm.j5t.io/o/` + 16 hex digits | a sealed object; the digits are its object id | private |
 //!
 //! Whatever else begins with `hsm.j5t.io/` is of a newer format, and counts as an object that cannot be read. All
-//! other objects are somebody else's: counted, never read, never touched. Labels hold nothing secret.
+//! other objects are plain records of ours (`plain/mod.rs` has their format), records in the formats of others
+//! (`foreign/mod.rs`), or somebody else's: counted, never read, never touched. Labels hold nothing secret.
 //!
 //! # Head of every value
 //!
@@ -208,6 +209,9 @@ pub enum Damage {
     /// The seal is good and the content is not as the format says: written by a newer version.
     #[error("its content is not understood ({0}); use a newer version")]
     Body(&'static str),
+    /// A record in clear (plain, or of another program) that cannot be read as one.
+    #[error("it cannot be read as a record: {0}")]
+    Unclear(String),
 }
 
 impl From<Malformed> for Damage {

@@ -8,8 +8,8 @@ use super::pack::RESERVE;
 use super::place::{Need, Room};
 use super::write::{Decision, Write, check_size};
 use super::{PutOutcome, PutRequest, Store};
-use crate::StoreError;
 use crate::format::{self, SEALED_OVERHEAD};
+use crate::{Encryption, StoreError};
 
 type Outcome = Result<PutOutcome, StoreError>;
 
@@ -85,6 +85,10 @@ impl<T: Token> Store<T> {
     /// all that are `left`.
     fn sharable(&self, what: &Write, request: &PutRequest, left: usize) -> Option<Zeroizing<Vec<u8>>> {
         let known = self.index.entries.get(&what.path);
+        // A plain record has no page, and a new life waits for the end of the old one.
+        if self.options.encryption == Encryption::None || self.ended(&what.path) {
+            return None;
+        }
         if what.old.is_some() || known.is_some_and(|entry| entry.incomplete) || !self.short_by(RESERVE + left)
         {
             return None;

@@ -63,6 +63,7 @@ impl<T: Token> Store<T> {
                 }
             }
         }
+        self.absorbed(path, Some(entry))?;
         self.write_tombstones(&tombstones)?;
         Ok(DeleteOutcome { tombstones })
     }
@@ -85,6 +86,9 @@ impl<T: Token> Store<T> {
         if new.is_empty() {
             self.tidy();
             return Ok(false);
+        }
+        for tomb in &new {
+            self.absorb_life(&tomb.path, tomb.incarnation)?;
         }
         self.write_tombstones(&new)?;
         Ok(true)
@@ -112,7 +116,9 @@ impl<T: Token> Store<T> {
         if self.objects.values().any(|known| holds(known, path, incarnation)) {
             self.expel(path, incarnation)?;
         }
-        if self.objects.values().any(|known| holds(known, path, incarnation)) {
+        if self.clear_holds(path, incarnation)
+            || self.objects.values().any(|known| holds(known, path, incarnation))
+        {
             return Err(StoreError::Invalid("a copy of the deleted record is still on the token"));
         }
         self.make_room(tombstones(1))?;

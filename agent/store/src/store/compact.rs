@@ -13,7 +13,7 @@ use super::write::check_replica;
 use super::{PutOutcome, Replica, Store};
 use crate::StoreError;
 use crate::catalog::{Item, Known};
-use crate::format::{Damage, ObjectId, encode_compaction};
+use crate::format::{Damage, ObjectId, PREFIX, encode_compaction};
 
 impl<T: Token> Store<T> {
     /// Whether a compaction has begun and is not done: nothing is known of any record.
@@ -53,7 +53,7 @@ impl<T: Token> Store<T> {
         Ok(())
     }
 
-    /// Destroys every sealed object of ours but the marker, and waits until that has settled. Only while compacting.
+    /// Destroys every sealed object of ours but the marker, and every plain record, and waits until that has settled. Only while compacting.
     ///
     /// What was torn meanwhile is destroyed too, if it can be read and begins as a sealed object does; what cannot be
     /// read is named in the error, when all else is gone.
@@ -73,6 +73,9 @@ impl<T: Token> Store<T> {
                 .filter(|(_, known)| !marker(known) && tombstones(known) == last)
                 .map(|(id, known)| (known.generation, *id))
                 .collect();
+            if !last {
+                ids.extend(self.clear.plain.iter().map(|(id, plain)| (plain.generation, *id)));
+            }
             ids.sort_unstable();
             for (_, id) in ids {
                 self.destroy(id)?;
@@ -125,7 +128,10 @@ impl<T: Token> Store<T> {
     }
 
     fn all_readable(&self) -> Result<(), StoreError> {
-        let damaged = || self.index.damaged.iter().filter(|object| !self.blemishes.contains(object));
+        // What is not in a format of ours stays as it is.
+        let sealed = |object: &&crate::DamagedObject| object.label.starts_with(PREFIX);
+        let damaged =
+            || self.index.damaged.iter().filter(|object| sealed(object) && !self.blemishes.contains(object));
         if damaged().next().is_none() {
             return Ok(());
         }

@@ -4,10 +4,12 @@ use hsm_token::{ObjectHandle, Token, TokenListing};
 use zeroize::Zeroizing;
 
 use super::Store;
+use super::clear::candidate;
 use super::open::{of_the_object, read_keys};
 use crate::format::{
     self, Damage, Entry, IDENTITY_LABEL, KEY_LABELS, KEY_PAIR_LABEL, Kind, ObjectId, StoreKeys,
 };
+use crate::plain::{self, Decoded};
 use crate::{DamagedObject, Options, StoreError, WriterLock};
 
 impl<T: Token> Store<T> {
@@ -54,7 +56,7 @@ fn ours<T: Token>(
     listing: &TokenListing,
     keys: Option<&StoreKeys>,
 ) -> Result<Vec<(Step, String, ObjectHandle)>, StoreError> {
-    let mut found = Vec::new();
+    let mut found = plain_records(token, listing)?;
     let mut damaged = Vec::new();
     for object in listing.data.iter().filter(|object| object.label.starts_with(format::PREFIX)) {
         let label = object.label.clone();
@@ -81,6 +83,28 @@ fn ours<T: Token>(
     if damaged.is_empty() { Ok(found) } else { Err(StoreError::Damaged { path: None, objects: damaged }) }
 }
 
+/// Plain records of ours. Everything else that has no label of ours stays.
+fn plain_records<T: Token>(
+    token: &mut T,
+    listing: &TokenListing,
+) -> Result<Vec<(Step, String, ObjectHandle)>, StoreError> {
+    let mut found = Vec::new();
+    for object in &listing.data {
+        let Some((label, _)) = candidate(object) else { continue };
+        match token.read(object.handle) {
+            Ok(value) if is_plain(&label, &value) => found.push((Step::Records, label, object.handle)),
+            Ok(_) => {}
+            Err(error) if of_the_object(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(found)
+}
+
+fn is_plain(label: &str, value: &[u8]) -> bool {
+    matches!(plain::decode(label, value), Decoded::Record(_))
+}
+
 /// The value of an object of ours, if it is what its label says: a stale handle would destroy another one.
 fn read<T: Token>(
     token: &mut T,
@@ -92,6 +116,9 @@ fn read<T: Token>(
         Err(error) if of_the_object(&error) => return Ok(Err(Damage::Unreadable(error.to_string()))),
         Err(error) => return Err(error.into()),
     };
+    if !label.starts_with(format::PREFIX) {
+        return Ok(if is_plain(label, &value) { Ok(value) } else { Err(Damage::WrongObject) });
+    }
     let kind = if label == IDENTITY_LABEL {
         Kind::Identity
     } else if KEY_LABELS.contains(&label) {

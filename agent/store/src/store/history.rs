@@ -22,7 +22,7 @@ use super::{Expect, PutOrigin, PutOutcome, PutRequest, Record, Store};
 use crate::StoreError;
 use crate::catalog::{Assembly, Item, Known};
 use crate::format::{self, ChunkHead, Entry, ObjectId, RecordEntry, SEALED_OVERHEAD, Sealed, SetId};
-use crate::index::Head;
+use crate::index::{Form, Head};
 
 /// History gets objects of its own while so many are free below the limit at rest.
 const PLENTY: usize = 20;
@@ -108,7 +108,10 @@ impl<T: Token> Store<T> {
         let life = what.version.incarnation;
         let continued = old.heads.iter().filter(|head| Some(head.revision.version.stamp()) == what.current);
         let earlier = old.history.iter();
-        let ours = continued.chain(earlier).filter(|head| head.revision.version.incarnation == life);
+        // Plain records take no part in this.
+        let ours = continued
+            .chain(earlier)
+            .filter(|head| head.revision.version.incarnation == life && head.form == Form::Sealed);
         let wanted: Vec<_> = ours.take(what.keep).cloned().collect();
         if wanted.is_empty() && old.history.is_empty() {
             return Ok(plan);

@@ -5,16 +5,22 @@
 //! decides what shares a page and `repack` writes it, `compact` empties a token and fills it again, `provision` makes
 //! a store and `dismantle` takes it off.
 
+mod absorb;
 mod batch;
 mod bury;
+mod clear;
 mod compact;
 mod dismantle;
+mod edits;
+mod gather;
 mod history;
+mod migrate;
 mod open;
 mod pack;
 #[cfg(test)]
 mod pages;
 mod place;
+mod plain;
 mod provision;
 mod read;
 mod repack;
@@ -34,6 +40,8 @@ use crate::format::{Damage, Fingerprint, ObjectId, SetId, StoreKeys};
 use crate::lock::ReaderLock;
 use crate::{Index, Options, StoreError, WriterLock};
 
+pub(crate) use clear::Plain;
+pub use migrate::{Migration, MigrationOutcome, MigrationReport};
 pub use open::identify;
 
 /// The most that a record's keys, values and metadata may have together, in bytes.
@@ -140,6 +148,8 @@ pub struct Store<T: Token> {
     stale: bool,
     /// Objects of ours by label that cannot be used, with the handles that were tried.
     unusable: BTreeMap<String, (Vec<ObjectHandle>, Damage)>,
+    /// What is on the token in clear: plain records of ours, and records of others.
+    clear: clear::Clear,
     /// Whether what could not be read was tried once more in this epoch; for tokens with a frozen view.
     tried_again: bool,
     /// Damage that hides no record: of the identity or of one copy of the store key.
@@ -188,9 +198,9 @@ impl<T: Token> Store<T> {
         self.bytes_leaking
     }
 
-    /// How many superseded objects wait to be destroyed.
+    /// How many superseded objects wait to be destroyed: of ours, and foreign ones of records that are ours by now.
     pub fn pending(&self) -> usize {
-        self.garbage.len()
+        self.garbage.len() + self.clear.leftovers()
     }
 
     /// Whether the epoch that this store was opened in has ended: it answers nothing any more, open a new one.
@@ -244,9 +254,10 @@ impl<T: Token> Store<T> {
             object.path.as_ref().is_none_or(|p| p == path)
                 && !self.blemishes.iter().any(|blemish| blemish == *object)
         };
+        let aside = self.index.aside.get(path).and_then(|aside| aside.as_ref().err());
         StoreError::Damaged {
             path: Some(path.clone()),
-            objects: self.index.damaged.iter().filter(hides).cloned().collect(),
+            objects: self.index.damaged.iter().filter(hides).chain(aside).cloned().collect(),
         }
     }
 }

@@ -165,6 +165,8 @@ impl<T: Token> Store<T> {
             parts: BTreeMap::new(),
             stale: true,
             unusable: BTreeMap::new(),
+            // What others have destroyed just before may come back until the token has settled.
+            clear: super::clear::Clear::since(opened),
             tried_again: false,
             blemishes,
             garbage: BTreeMap::new(),

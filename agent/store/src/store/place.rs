@@ -42,13 +42,19 @@ impl<T: Token> Store<T> {
     pub fn settle(&mut self) -> Result<Option<Duration>, StoreError> {
         self.usable()?;
         let now = self.options.clock.now();
-        if self.garbage.values().any(|due| *due <= now) {
+        if self.next_due().is_some_and(|due| due <= now) {
             let _lock = self.lock()?;
             self.rescan()?;
             self.reap()?;
+            self.clear_leftovers()?;
         }
         let now = self.options.clock.now();
-        Ok(self.garbage.values().min().map(|due| due.saturating_duration_since(now)))
+        Ok(self.next_due().map(|due| due.saturating_duration_since(now)))
+    }
+
+    /// When the next superseded object may be destroyed.
+    fn next_due(&self) -> Option<Instant> {
+        self.garbage.values().copied().chain(self.clear.due()).min()
     }
 
     /// Refuses, before anything is changed, what would not fit; packs, and waits for superseded objects to settle, if
@@ -99,15 +105,16 @@ impl<T: Token> Store<T> {
             if self.index.counts.total() + unsettled + objects <= limit {
                 return Ok(());
             }
-            let due = self.garbage.values().min().copied();
+            let due = self.next_due();
             let Some(until) = due.into_iter().chain(next).min() else {
                 let total = self.index.counts.total();
                 return Err(StoreError::TokenFull { objects: total, needed: objects, limit });
             };
-            let before = self.garbage.len();
+            let before = self.pending();
             self.options.clock.sleep(until.saturating_duration_since(now));
             self.reap()?;
-            if next.is_none() && self.garbage.len() >= before {
+            self.clear_leftovers()?;
+            if next.is_none() && self.pending() >= before {
                 let total = self.index.counts.total();
                 return Err(StoreError::TokenFull { objects: total, needed: objects, limit });
             }
@@ -187,9 +194,7 @@ impl<T: Token> Store<T> {
         replaces: &[ObjectId],
         entries: &[Zeroizing<Vec<u8>>],
     ) -> Result<(), StoreError> {
-        let highest = self.objects.values().map(|known| known.generation).max().unwrap_or(0);
-        let generation =
-            highest.checked_add(1).ok_or(StoreError::Invalid("the token's generations are used up"))?;
+        let generation = self.next_generation()?;
         let nonce = self.options.random()?;
         let value = format::seal(&self.keys, id, generation, nonce, replaces, entries)?;
         let created = self.token.create(&id.label(), Visibility::Private, &value);
@@ -203,19 +208,29 @@ impl<T: Token> Store<T> {
             self.void = true;
             return Err(StoreError::ReadBack);
         }
+        self.note_created(id);
+        self.adopt(id, handle, &value)
+    }
+
+    pub(super) fn note_created(&mut self, id: ObjectId) {
         let (now, settle) = (self.options.clock.now(), self.token.limits().settle);
         self.created.retain(|_, at| *at + settle > now);
         self.created.insert(id, now);
-        self.adopt(id, handle, &value)
     }
 
     /// What came of a write. Where the view is frozen, an error leaves it unknown for the rest of the epoch whether
     /// the object is there, so the epoch is over: its number must not be given again, nor its room.
-    fn wrote<R>(&mut self, result: Result<R, TokenError>) -> Result<R, StoreError> {
+    pub(super) fn wrote<R>(&mut self, result: Result<R, TokenError>) -> Result<R, StoreError> {
         let failed = result.is_err();
         let result = self.noted(result);
         self.void |= failed && !self.token.limits().live_view;
         result
+    }
+
+    pub(super) fn next_generation(&self) -> Result<u64, StoreError> {
+        let highest = self.objects.values().map(|known| known.generation).max().unwrap_or(0);
+        let highest = highest.max(self.clear.generation());
+        highest.checked_add(1).ok_or(StoreError::Invalid("the token's generations are used up"))
     }
 
     pub(super) fn random_object(&mut self) -> Result<ObjectId, StoreError> {
@@ -231,9 +246,12 @@ impl<T: Token> Store<T> {
             .iter()
             .filter(|(_, due)| **due <= now)
             .filter_map(|(id, _)| {
-                let known = self.objects.get(id)?;
-                let body = known.items.iter().any(|item| matches!(item, Item::Body(_)));
-                Some((body, known.generation, *id))
+                let plain = self.clear.plain.get(id).map(|plain| (false, plain.generation, *id));
+                let sealed = self.objects.get(id).map(|known| {
+                    let body = known.items.iter().any(|item| matches!(item, Item::Body(_)));
+                    (body, known.generation, *id)
+                });
+                sealed.or(plain)
             })
             .collect();
         due.sort_unstable();
@@ -244,6 +262,9 @@ impl<T: Token> Store<T> {
     }
 
     pub(super) fn destroy(&mut self, id: ObjectId) -> Result<(), StoreError> {
+        if self.clear.plain.contains_key(&id) {
+            return self.destroy_plain(id);
+        }
         let live = self.token.limits().live_view;
         if !self.verify(id)? {
             if !live {
@@ -288,10 +309,10 @@ impl<T: Token> Store<T> {
         Ok(())
     }
 
-    fn count_destroyed(&mut self, size: usize) {
+    pub(super) fn count_destroyed(&mut self, size: usize) {
         self.stale = true;
         self.index.counts.ours = self.index.counts.ours.saturating_sub(1);
-        self.index.counts.pending = self.garbage.len();
+        self.index.counts.pending = self.pending();
         let limits = self.token.limits();
         self.bytes_replaced += size as u64;
         if size > limits.lasting_size {
@@ -304,7 +325,7 @@ impl<T: Token> Store<T> {
     /// Destroys what is due after a change that has already succeeded: an error here does not undo that, and what is
     /// left is found again. An epoch that ended is noted and seen by the next call.
     pub(super) fn tidy(&mut self) {
-        let outcome = self.reap();
+        let outcome = self.reap().and_then(|()| self.clear_leftovers());
         self.void |= matches!(outcome, Err(StoreError::Void | StoreError::ReadBack));
     }
 }

@@ -10,10 +10,10 @@ use super::scan::RELISTS;
 use super::{Record, Store};
 use crate::StoreError;
 use crate::format::{self, Entry, ObjectId, RecordEntry, Sealed, SetId};
-use crate::index::Head;
+use crate::index::{Form, Head};
 
 /// Why a read has to be tried again with a new listing.
-enum Failed {
+pub(super) enum Failed {
     /// The handle is unknown or gives another object: it is stale.
     Stale,
     /// Another program has destroyed the object, which it may do on a software token.
@@ -91,7 +91,15 @@ impl<T: Token> Store<T> {
         self.scan()
     }
 
-    fn read_version(&mut self, path: &RecordPath, head: &Head, history: bool) -> Result<Record, Failed> {
+    pub(super) fn read_version(
+        &mut self,
+        path: &RecordPath,
+        head: &Head,
+        history: bool,
+    ) -> Result<Record, Failed> {
+        if head.form != Form::Sealed {
+            return self.read_clear(path, head);
+        }
         let sealed = self.read_sealed(head.place.object)?;
         let wanted = &head.revision;
         let is_it = |record: &RecordEntry| {
@@ -122,6 +130,25 @@ impl<T: Token> Store<T> {
         }
         let record = found.ok_or(Failed::Stale)?;
         Ok(Record { revision: wanted.clone(), content: record.content })
+    }
+
+    /// The record of a head that is not sealed.
+    fn read_clear(&mut self, path: &RecordPath, head: &Head) -> Result<Record, Failed> {
+        let revision = head.revision.clone();
+        let content = match head.form {
+            Form::Foreign => self.foreign_content(path, &revision),
+            Form::Plain | Form::Sealed => self.plain_content(head.place.object),
+        };
+        let content = content.map_err(|error| match error {
+            StoreError::Token(error) if error.class == ErrorClass::NoSuchObject => Failed::Stale,
+            StoreError::Token(error) if error.class == ErrorClass::ObjectGone => Failed::Gone(error),
+            error => Failed::Error(error),
+        })?;
+        let content = content.ok_or(Failed::Stale)?;
+        if Digest::of(path, revision.version.incarnation, &content) != revision.digest {
+            return Err(Failed::Stale);
+        }
+        Ok(Record { revision, content })
     }
 
     /// Reads an object by the handle that the index has for it, and makes sure that it is that object.

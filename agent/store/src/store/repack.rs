@@ -56,7 +56,7 @@ impl<T: Token> Store<T> {
 
     /// How many objects are there, of anybody, without those that wait to be destroyed.
     pub(super) fn at_rest(&self) -> usize {
-        self.index.counts.total().saturating_sub(self.garbage.len())
+        self.index.counts.total().saturating_sub(self.pending())
     }
 
     /// Whether objects are short and there is a step whose worth is its price; above the limit any step is.

@@ -8,10 +8,11 @@ use hsm_types::{Content, Digest, KeyDigest, Presence, RecordPath, Revision};
 use zeroize::Zeroizing;
 
 use super::Store;
+use super::clear::candidate;
 use super::open::of_the_object;
 use crate::catalog::{self, Assembly, BodyItem, Item, Known};
 use crate::format::{self, ChunkBody, ChunkHead, Damage, Entry, ObjectId, RecordEntry, SetId};
-use crate::index::{DamagedObject, Head, Place};
+use crate::index::{DamagedObject, Form, Head, Place};
 use crate::{ObjectCounts, StoreError};
 
 /// How often a listing is repeated because an object went away between listing and reading it.
@@ -69,13 +70,15 @@ impl<T: Token> Store<T> {
     pub(super) fn rescan(&mut self) -> Result<(), StoreError> {
         if !self.token.limits().live_view {
             let unreadable = |(_, damage): &(_, Damage)| matches!(damage, Damage::Unreadable(_));
-            if self.tried_again || !self.unusable.values().any(unreadable) {
+            let any = self.unusable.values().any(unreadable) || self.clear.has_unreadable();
+            if self.tried_again || !any {
                 return if self.stale { self.reindex() } else { Ok(()) };
             }
             self.tried_again = true;
         }
         let unusable = self.unusable.len();
         self.unusable.retain(|_, (_, damage)| !matches!(damage, Damage::Unreadable(_)));
+        self.clear.forget_unreadable();
         self.stale |= unusable != self.unusable.len();
         self.scan()
     }
@@ -89,14 +92,20 @@ impl<T: Token> Store<T> {
             }
             let mut ours = Ours::default();
             ours.counts.others = listing.others;
+            let clear = listing.data.iter().filter_map(|object| Some((object.handle, candidate(object)?)));
+            let clear = clear.collect();
             for object in listing.data {
                 ours.add(object.label, object.handle);
             }
+            let last = round == RELISTS;
+            let vanished = self.take_in_clear(clear, last)?;
+            let plain = self.clear.ours();
+            ours.counts.ours += plain;
+            ours.counts.foreign = ours.counts.foreign.saturating_sub(plain);
             self.stale |=
                 self.index.counts != ObjectCounts { pending: self.index.counts.pending, ..ours.counts };
             self.index.counts = ours.counts;
-            let last = round == RELISTS;
-            if self.take_in(&ours, last)? {
+            if self.take_in(&ours, last)? || vanished {
                 continue;
             }
             if !self.stale {
@@ -216,8 +225,16 @@ impl<T: Token> Store<T> {
     pub(super) fn reindex(&mut self) -> Result<(), StoreError> {
         self.stale = true;
         self.assemble()?;
+        self.regroup()?;
         self.rebuild();
         self.parts.clear();
+        if self.judge()? {
+            // What is left of one record is no part of another.
+            self.clear.stale = true;
+            self.regroup()?;
+            self.rebuild();
+        }
+        self.index.counts.pending = self.pending();
         self.stale = false;
         Ok(())
     }
@@ -335,7 +352,7 @@ impl<T: Token> Store<T> {
 
     fn rebuild(&mut self) {
         let hidden = self.unusable.len();
-        let catalog = catalog::build(&self.objects, &self.assemblies, hidden > 0);
+        let catalog = catalog::build(&self.objects, &self.assemblies, &self.clear.plain, hidden > 0);
         let due = self.options.clock.now() + self.token.limits().settle;
         self.garbage = catalog
             .garbage
@@ -357,8 +374,10 @@ impl<T: Token> Store<T> {
         });
         self.index.damaged.extend(broken);
         self.index.entries = catalog.entries;
+        self.index.aside.clear();
         self.index.compacting = catalog.compacting;
         self.index.hidden = hidden;
+        self.clear.overlay(&mut self.index);
         self.index.counts.pending = self.garbage.len();
     }
 
@@ -397,6 +416,7 @@ pub(super) fn summary(record: &RecordEntry, object: ObjectId, chunked: bool) -> 
         },
         size: data.size(),
         keys: data.iter().map(|(key, value)| (key.clone(), KeyDigest::of(life, key, value))).collect(),
+        form: Form::Sealed,
         place: Place { object, chunked },
     }
 }

@@ -13,7 +13,7 @@ use super::{Expect, MAX_RECORD, PutOrigin, PutOutcome, PutRequest, Replica, Stor
 use crate::catalog::Item;
 use crate::format::{self, ChunkHead, ObjectId, SEALED_OVERHEAD, SetId};
 use crate::index::Head;
-use crate::{Entry, StoreError};
+use crate::{Encryption, Entry, StoreError};
 
 /// What a put comes to.
 pub(super) enum Decision {
@@ -34,6 +34,14 @@ pub(super) struct Write {
     pub(super) current: Option<Stamp>,
     /// How many earlier values are kept.
     pub(super) keep: usize,
+}
+
+impl Write {
+    /// The same version, over what is there by now.
+    fn over(&self, old: Option<Entry>) -> Self {
+        let (path, version, origin) = (self.path.clone(), self.version.clone(), self.origin.clone());
+        Self { path, version, origin, old, current: self.current, keep: self.keep }
+    }
 }
 
 impl<T: Token> Store<T> {
@@ -81,8 +89,11 @@ impl<T: Token> Store<T> {
             Some(entry) => {
                 let current = expected(entry, request)?;
                 // Where a version may have been lost or cannot be seen, its number must not be given again.
-                let begin =
-                    request.begin_epoch || entry.heads.len() > 1 || incomplete || self.index.hides_records();
+                let begin = request.begin_epoch
+                    || entry.heads.len() > 1
+                    || incomplete
+                    || self.index.hides_records()
+                    || !written_by_us(&current.revision.version);
                 let version = current.revision.version.next(writer, &request.parents, begin);
                 let origin = origin(&request.origin, &version, Some(current));
                 (version, origin, Some(current.revision.version.stamp()))
@@ -135,7 +146,21 @@ impl<T: Token> Store<T> {
         self.write(&Write { path: path.clone(), version, origin, old: found, current, keep }, content)
     }
 
+    /// Writes a version as the options say. What is there in the format of others becomes ours before.
     pub(super) fn write(&mut self, what: &Write, content: &Content) -> Result<PutOutcome, StoreError> {
+        let old = self.absorbed(&what.path, what.old.clone())?;
+        self.write_own(&what.over(old), content)
+    }
+
+    /// Writes a version over one that is ours, or imports it.
+    pub(super) fn write_own(&mut self, what: &Write, content: &Content) -> Result<PutOutcome, StoreError> {
+        match self.options.encryption {
+            Encryption::Envelope => self.write_sealed(what, content),
+            Encryption::None => self.write_plain(what, content),
+        }
+    }
+
+    fn write_sealed(&mut self, what: &Write, content: &Content) -> Result<PutOutcome, StoreError> {
         let Write { path, version, origin, .. } = what;
         let stamp = version.stamp();
         let digest = Digest::of(path, version.incarnation, content);
@@ -160,18 +185,13 @@ impl<T: Token> Store<T> {
         let leaving = Leaving { path, own: fits.then_some(own.len()) };
         let need = Need {
             objects: 1 + chunks + usize::from(!history.apart.is_empty()),
-            freed: self.objects_of(path, &history.sets),
+            freed: self.objects_of(path, &history.sets) + self.clear_objects_of(what),
             room: Room::AtRest,
             leaving: Some(leaving),
             goes_back: self.goes_back(leaving) && history.apart.is_empty(),
         };
         self.make_room(need)?;
-        if what.old.is_none() && self.ended(path) {
-            // A new life must not reach the flash before the end of the old one: without it the two would diverge.
-            let now = self.options.clock.now();
-            let settled = self.buried + self.token.limits().settle;
-            self.options.clock.sleep(settled.saturating_duration_since(now));
-        }
+        self.after_the_end(what);
         let written = self.write_version(what, &history, digest, own, fits, (&tail, part, chunks));
         self.finish(written)?;
         self.back_to_rest(path);
@@ -255,6 +275,29 @@ impl<T: Token> Store<T> {
         .count()
     }
 
+    /// How many objects a version takes when it is sealed.
+    pub(super) fn sealed_objects(
+        &self,
+        path: &RecordPath,
+        version: &Version,
+        origin: &Origin,
+        content: &Content,
+    ) -> usize {
+        let limit = self.token.limits().object_size;
+        if format::encode_record(path, version, origin, content).len() + SEALED_OVERHEAD <= limit {
+            return 1;
+        }
+        let part = limit.saturating_sub(SEALED_OVERHEAD + format::body_overhead(path, &version.stamp()));
+        1 + format::encode_tail(version, origin, content).len().div_ceil(part.max(1))
+    }
+
+    /// A new life must not reach the flash before the end of the old one: without it the two would diverge.
+    pub(super) fn after_the_end(&self, what: &Write) {
+        if what.old.is_none() && self.ended(&what.path) {
+            self.sleep_until(self.buried + self.token.limits().settle);
+        }
+    }
+
     /// Whether a life of this record ended here.
     pub(super) fn ended(&self, path: &RecordPath) -> bool {
         self.index.entries.get(path).is_some_and(|entry| !entry.tombstones.is_empty())
@@ -264,6 +307,12 @@ impl<T: Token> Store<T> {
         let history = |item: &Item| matches!(item, Item::Head { head, history: true } if head.set == set);
         self.live.keys().any(|id| self.objects.get(id).is_some_and(|known| known.items.iter().any(history)))
     }
+}
+
+/// Whether the version was given by a writer, and does not just follow from what somebody wrote by other means: where
+/// it follows, every token says the same, so the epoch is nobody's to continue.
+fn written_by_us(version: &Version) -> bool {
+    version.epoch.number > 0
 }
 
 /// Whether a copy of another token contradicts itself.

@@ -493,7 +493,7 @@ fn a_store_is_dismantled_and_made_anew_with_the_same_id() {
     let id = TokenId::from_random([7; 16]);
     let base = World::new(SMALL);
     Store::format(&mut base.connect(), Some(id), &mut base.options(lock_file())).unwrap();
-    base.plant("theirs", b"not ours");
+    base.plant("no record of ours", b"not ours");
     let mut store = open(&base);
     paged(&base, &mut store);
     wait(&base, &mut store);
@@ -501,7 +501,7 @@ fn a_store_is_dismantled_and_made_anew_with_the_same_id() {
     let world = base.fork();
     let mut token = world.connect();
     Store::dismantle(&mut token, &mut world.options(lock_file())).unwrap();
-    assert_eq!(world.objects(), [("theirs".to_owned(), b"not ours".to_vec())]);
+    assert_eq!(world.objects(), [("no record of ours".to_owned(), b"not ours".to_vec())]);
     let calls = world.take_calls().len();
     for number in 1..=calls {
         for when in [When::Before, When::After] {

@@ -9,6 +9,8 @@ mod limits;
 mod model;
 mod origins;
 mod packing;
+mod plain;
 mod records;
 mod strangers;
 mod tombstones;
+mod wild;

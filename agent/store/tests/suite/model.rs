@@ -121,6 +121,7 @@ impl Model {
 
     /// What is there now is one of what may be.
     fn look(&mut self, name: &str) {
+        self.world.clear_script();
         if self.store.is_void() {
             self.reopen();
         }
@@ -290,6 +291,24 @@ proptest! {
         for step in &steps {
             model.step(step);
         }
+        model.end();
+    }
+}
+
+/// Found by the test above: a new life in a shared page must not reach the flash before the end of the old one does.
+#[test]
+fn a_new_life_in_a_shared_page_waits_for_the_end_of_the_old_one() {
+    let mut steps: Vec<Step> =
+        [0, 9, 3, 4, 5, 10, 2].map(|name| Step::Put { name, size: 0, keep: 0 }).to_vec();
+    steps.push(Step::Settle { millis: 1500 });
+    steps.push(Step::Delete { name: 2 });
+    steps.push(Step::PutAll { from: 37, count: 6, size: 0 });
+    for seed in 0..64u64 {
+        let mut model = Model::new();
+        for step in &steps {
+            model.step(step);
+        }
+        model.step(&Step::PowerLoss { seed: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) });
         model.end();
     }
 }

@@ -3,7 +3,7 @@
 use hsm_store::format::Damage;
 use hsm_store::testing::{Call, Fault, FaultKind, When, World};
 use hsm_store::{Clock, Expect, Remedy, Store, StoreError, identify};
-use hsm_token::{ErrorClass, Limits, Token};
+use hsm_token::{ErrorClass, Limits, Token, Visibility};
 use hsm_types::Presence;
 
 use crate::common::*;
@@ -164,9 +164,11 @@ fn an_old_object_put_back_loses_to_the_newer_one() {
 #[test]
 fn what_is_not_ours_is_counted_and_never_read_or_touched() {
     let (world, _) = three();
-    for label in ["secrets/a", "a", "hsm.j5t.iox/o/1", "x/hsm.j5t.io/token"] {
+    // No record's labels, and a label that could be one's on the object of another application.
+    for label in ["secrets/a/", "a b", "x//hsm.j5t.io/token"] {
         world.plant(label, b"theirs");
     }
+    world.plant_as("a", b"theirs", "a browser", Visibility::Public);
     let before = world.objects();
     world.take_calls();
     let mut store = open(&world);

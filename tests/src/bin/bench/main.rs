@@ -4,6 +4,7 @@
 
 mod sync;
 mod token;
+mod wear;
 
 use anyhow::{Context, Result, bail};
 

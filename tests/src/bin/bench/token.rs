@@ -15,8 +15,8 @@ use hsm_token::worker::{WorkerConfig, WorkerProgram, WorkerToken};
 use hsm_token::{Pin, Token as _, Visibility};
 use hsm_types::{Content, Key, Metadata, RecordPath, Value};
 
-const PIN: &str = "bench-4711";
-const READER: &str = "Pico Key Pico HSM 00 00";
+pub(super) const PIN: &str = "bench-4711";
+pub(super) const READER: &str = "Pico Key Pico HSM 00 00";
 /// The other records that lie on the token.
 const LOADS: [usize; 3] = [0, 100, 500];
 /// A poll every 5 seconds, for a day.
@@ -52,12 +52,12 @@ enum Bed {
     SoftHsm { softhsm: SoftHsm, spy: PathBuf },
 }
 
-fn worker() -> Result<WorkerProgram> {
+pub(super) fn worker() -> Result<WorkerProgram> {
     let program = hsm_tests::program("hsm-agent")?;
     Ok(WorkerProgram { program, args: vec!["token-worker".into()], env: Vec::new() })
 }
 
-fn pin() -> Pin {
+pub(super) fn pin() -> Pin {
     Pin::exactly(PIN.to_owned())
 }
 
@@ -169,7 +169,7 @@ impl Bed {
     }
 }
 
-fn request(name: &str, pairs: &[(&str, Vec<u8>)]) -> Result<PutRequest> {
+pub(super) fn request(name: &str, pairs: &[(&str, Vec<u8>)]) -> Result<PutRequest> {
     let data = pairs
         .iter()
         .map(|(key, value)| Ok((Key::new(*key)?, Value::new(value.clone()))))
@@ -186,7 +186,7 @@ fn request(name: &str, pairs: &[(&str, Vec<u8>)]) -> Result<PutRequest> {
 }
 
 /// One of the records that lie on the token beside the one that is measured: a key of 150 bytes.
-fn other(number: usize) -> Result<PutRequest> {
+pub(super) fn other(number: usize) -> Result<PutRequest> {
     request(&format!("secrets/bench/other-{number}"), &[("password", vec![b'x'; 150])])
 }
 
@@ -207,7 +207,7 @@ fn settle(store: &mut Store<WorkerToken>) -> Result<()> {
 }
 
 /// Everything that the owner of a token does by itself after a write.
-fn rest(store: &mut Store<WorkerToken>) -> Result<()> {
+pub(super) fn rest(store: &mut Store<WorkerToken>) -> Result<()> {
     settle(store)?;
     while store.repack()? {
         settle(store)?;
@@ -253,6 +253,10 @@ pub(crate) fn token() -> Result<()> {
         println!("  {:<44} {:>6}{}", "", "calls", if hardware { "  APDUs erases" } else { "" });
         one_object_a_key(&bed, hardware)?;
     }
+    println!("\nEdits of random records of 150 bytes until the flash of a v6.6 card is full (faulty module)");
+    for records in [10, 100, 500] {
+        super::wear::until_full(records)?;
+    }
     Ok(())
 }
 
@@ -293,6 +297,8 @@ fn records(bed: &Bed, hardware: bool, there: &mut usize, load: usize) -> Result<
         request("secrets/bench/tls", &[("tls.crt", vec![b'c'; 15_000]), ("tls.key", vec![b'k'; 1_000])])?;
     let cost = measured(bed, &mut store, |store| store.put(&bundle))?;
     line("put, 16 kB", cost, hardware);
+    let cost = measured(bed, &mut store, |store| store.get(&bundle.path))?;
+    line("get, 16 kB", cost, hardware);
     let cost = measured(bed, &mut store, |store| store.delete(&bundle.path, Expect::Any))?;
     line("delete, 16 kB", cost, hardware);
     rest(&mut store)?;
