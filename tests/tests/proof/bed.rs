@@ -72,6 +72,8 @@ pub(crate) struct World {
     pub(crate) machine: Machine,
     clock: Arc<CardClock>,
     pub(crate) limits: Option<Limits>,
+    /// Whether workers connect the card exclusively, as is the default.
+    pub(crate) exclusive: bool,
     pub(crate) deadlines: Deadlines,
 }
 
@@ -87,7 +89,7 @@ impl World {
 
     fn with(dir: tempfile::TempDir, machine: Machine) -> Self {
         let clock = Arc::new(CardClock { now: Mutex::new(Instant::now()), machine: machine.clone() });
-        Self { dir, machine, clock, limits: None, deadlines: Deadlines::default() }
+        Self { dir, machine, clock, limits: None, exclusive: true, deadlines: Deadlines::default() }
     }
 
     /// With a store.
@@ -105,11 +107,17 @@ impl World {
         if pins.exists() {
             std::fs::copy(pins, dir.path().join("failed-pins")).unwrap();
         }
-        Self { limits: self.limits, deadlines: self.deadlines, ..Self::with(dir, machine) }
+        Self {
+            limits: self.limits,
+            exclusive: self.exclusive,
+            deadlines: self.deadlines,
+            ..Self::with(dir, machine)
+        }
     }
 
     pub(crate) fn config(&self) -> WorkerConfig {
-        let token = Pkcs11Config { module: module_path().unwrap(), token: TokenSelector::Reader(READER.into()) };
+        let token =
+            Pkcs11Config { module: module_path().unwrap(), token: TokenSelector::Reader(READER.into()) };
         let mut worker = program();
         worker.env.extend(self.machine.env());
         WorkerConfig {
@@ -117,7 +125,10 @@ impl World {
             worker,
             deadlines: self.deadlines,
             pin_memory: Some(self.dir.path().join("failed-pins")),
-            opensc: Some(OpenscSettings::new(self.dir.path())),
+            opensc: Some(OpenscSettings {
+                exclusive: self.exclusive,
+                ..OpenscSettings::new(self.dir.path())
+            }),
         }
     }
 
@@ -182,6 +193,14 @@ impl World {
     /// Objects of this kind on the card, listed or not.
     pub(crate) fn count(&self, kind: ObjectKind) -> usize {
         self.machine.objects(READER).unwrap().iter().filter(|object| object.kind == kind).count()
+    }
+
+    /// Whether a ghost has a label of ours; one that was a foreign object hides no record of ours.
+    pub(crate) fn has_ghost_of_ours(&self) -> bool {
+        let objects = self.machine.objects(READER).unwrap();
+        objects
+            .iter()
+            .any(|object| object.kind == ObjectKind::Ghost && object.label.starts_with("hsm.j5t.io/"))
     }
 
     /// Objects as the card counts them, where a key pair is two.

@@ -14,10 +14,10 @@ mod faults;
 mod narrow;
 mod operations;
 mod provision;
-// mod recovery;
-// mod remains;
+mod recovery;
+mod remains;
 // mod secrets;
-// mod strangers;
+mod strangers;
 mod wear;
 
 /// The variable that makes the test `child` a worker process.

@@ -2,9 +2,7 @@
 //! fault of packing cheap to try. What passes through is the real thing, call by call.
 
 use hsm_token::worker::WorkerToken;
-use hsm_token::{
-    Limits, ObjectHandle, Pin, Token, TokenError, TokenInfo, TokenListing, Visibility,
-};
+use hsm_token::{Limits, ObjectHandle, Pin, Token, TokenError, TokenInfo, TokenListing, Visibility};
 use zeroize::Zeroizing;
 
 /// A [`WorkerToken`], and what its card is said to hold; `None`: what it says itself.

@@ -19,7 +19,10 @@ fn a_day_of_polls_wears_nothing() {
         assert!(store.refresh().unwrap().is_empty());
     }
     let after = world.machine.counters(READER).unwrap();
-    assert_eq!((after.logins, after.value_reads, after.writes), (before.logins, before.value_reads, before.writes));
+    assert_eq!(
+        (after.logins, after.value_reads, after.writes),
+        (before.logins, before.value_reads, before.writes)
+    );
     assert_eq!((after.erases, after.selects), (before.erases, before.selects));
     // One APDU each: the polls were asked of the card, and not of a memory of it.
     assert_eq!(after.apdus - before.apdus, POLLS_OF_A_DAY);
