@@ -16,7 +16,7 @@ mod operations;
 mod provision;
 mod recovery;
 mod remains;
-// mod secrets;
+mod secrets;
 mod strangers;
 mod wear;
 
@@ -29,7 +29,7 @@ fn child() {
     if std::env::var_os(CHILD).is_some() {
         // Standard error is the parent's: a test of what is logged sends it to a file.
         if let Some(path) = std::env::var_os("HSM_PROOF_LOG") {
-            // secrets::log_to(path.as_ref());
+            secrets::log_to(path.as_ref());
         }
         let _ = hsm_token::worker::run_child();
         std::process::exit(0);
