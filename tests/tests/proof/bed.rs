@@ -134,7 +134,7 @@ impl World {
 
     /// The token, in a process that is not started yet.
     pub(crate) fn closed(&self) -> Narrow {
-        Narrow { worker: WorkerToken::new(self.config()).unwrap(), limits: self.limits }
+        Narrow::new(WorkerToken::new(self.config()).unwrap(), self.limits)
     }
 
     /// The token, in a new process.
@@ -269,7 +269,7 @@ pub(crate) fn softhsm() -> SoftHsm {
 pub(crate) fn softhsm_token(softhsm: &SoftHsm) -> Narrow {
     let mut worker = WorkerToken::open(softhsm.config(TokenSelector::Label("proof".into()))).unwrap();
     worker.login(&pin()).unwrap();
-    Narrow { worker, limits: None }
+    Narrow::new(worker, None)
 }
 
 pub(crate) fn softhsm_store(softhsm: &SoftHsm) -> ProofStore {

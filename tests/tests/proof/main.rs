@@ -3,7 +3,7 @@
 //!
 //! The children are this very executable, run again for one ignored test, so that nothing has to be built first.
 //!
-//! Which SCENARIO is shown where: 2 in `capacity`, 3 in `faults` and `provision`, 6 in `strangers`, 7 in `remains`, 8 in
+//! Which SCENARIO is shown where: 2 in `capacity`, 3 in `faults`, `provision` and `software`, 6 in `strangers`, 7 in `remains`, 8 in
 //! `wear`, 26 and 34 in `recovery`, 28 in `secrets`.
 
 #![expect(clippy::unwrap_used, reason = "clippy allows it in test functions, not in what they share")]
@@ -17,6 +17,7 @@ mod provision;
 mod recovery;
 mod remains;
 mod secrets;
+mod software;
 mod strangers;
 mod wear;
 

@@ -1,14 +1,40 @@
 //! The worker's token with limits of a test's own: a token on which objects are short after a few records makes every
-//! fault of packing cheap to try. What passes through is the real thing, call by call.
+//! fault of packing cheap to try. What passes through is the real thing, call by call, and where a module has no faults
+//! by script, the worker can be killed between two calls.
 
 use hsm_token::worker::WorkerToken;
 use hsm_token::{Limits, ObjectHandle, Pin, Token, TokenError, TokenInfo, TokenListing, Visibility};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use zeroize::Zeroizing;
 
-/// A [`WorkerToken`], and what its card is said to hold; `None`: what it says itself.
+/// A [`WorkerToken`] with a little of a test's own.
 pub(crate) struct Narrow {
     pub(crate) worker: WorkerToken,
+    /// What its card is said to hold; `None`: what it says itself.
     pub(crate) limits: Option<Limits>,
+    /// After how many calls more the worker is killed.
+    pub(crate) kill_after: Option<usize>,
+}
+
+impl Narrow {
+    pub(crate) fn new(worker: WorkerToken, limits: Option<Limits>) -> Self {
+        Self { worker, limits, kill_after: None }
+    }
+
+    /// The worker, for one call.
+    fn call(&mut self) -> &mut WorkerToken {
+        match self.kill_after {
+            Some(0) => {
+                self.kill_after = None;
+                let pid = self.worker.pid().expect("a worker runs");
+                kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).unwrap();
+            }
+            Some(more) => self.kill_after = Some(more - 1),
+            None => {}
+        }
+        &mut self.worker
+    }
 }
 
 impl Token for Narrow {
@@ -21,23 +47,23 @@ impl Token for Narrow {
     }
 
     fn info(&mut self) -> Result<TokenInfo, TokenError> {
-        self.worker.info()
+        self.call().info()
     }
 
     fn still_there(&mut self) -> Result<(), TokenError> {
-        self.worker.still_there()
+        self.call().still_there()
     }
 
     fn login(&mut self, pin: &Pin) -> Result<(), TokenError> {
-        self.worker.login(pin)
+        self.call().login(pin)
     }
 
     fn list(&mut self) -> Result<TokenListing, TokenError> {
-        self.worker.list()
+        self.call().list()
     }
 
     fn read(&mut self, handle: ObjectHandle) -> Result<Zeroizing<Vec<u8>>, TokenError> {
-        self.worker.read(handle)
+        self.call().read(handle)
     }
 
     fn create(
@@ -46,30 +72,30 @@ impl Token for Narrow {
         visibility: Visibility,
         value: &[u8],
     ) -> Result<ObjectHandle, TokenError> {
-        self.worker.create(label, visibility, value)
+        self.call().create(label, visibility, value)
     }
 
     fn destroy(&mut self, handle: ObjectHandle) -> Result<(), TokenError> {
-        self.worker.destroy(handle)
+        self.call().destroy(handle)
     }
 
     fn random(&mut self, len: usize) -> Result<Zeroizing<Vec<u8>>, TokenError> {
-        self.worker.random(len)
+        self.call().random(len)
     }
 
     fn find_key_pair(&mut self, label: &str) -> Result<Option<Vec<u8>>, TokenError> {
-        self.worker.find_key_pair(label)
+        self.call().find_key_pair(label)
     }
 
     fn generate_key_pair(&mut self, label: &str) -> Result<Vec<u8>, TokenError> {
-        self.worker.generate_key_pair(label)
+        self.call().generate_key_pair(label)
     }
 
     fn destroy_key_pair(&mut self, label: &str) -> Result<(), TokenError> {
-        self.worker.destroy_key_pair(label)
+        self.call().destroy_key_pair(label)
     }
 
     fn derive(&mut self, label: &str, peer: &[u8]) -> Result<Zeroizing<Vec<u8>>, TokenError> {
-        self.worker.derive(label, peer)
+        self.call().derive(label, peer)
     }
 }

@@ -63,7 +63,7 @@ fn files(folder: &Path, all: &mut Vec<PathBuf>) {
 fn config(world: &World, log: &Path) -> Narrow {
     let mut config = world.config();
     config.worker = config.worker.with_env("HSM_PROOF_LOG", log);
-    Narrow { worker: WorkerToken::new(config).unwrap(), limits: None }
+    Narrow::new(WorkerToken::new(config).unwrap(), None)
 }
 
 #[test]
