@@ -4,7 +4,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]
 
 mod cli;
+mod cli_cards;
+mod cli_compact;
+mod cli_export;
+mod cli_history;
+mod cli_killed;
+mod cli_migrate;
+mod cli_pin;
 mod hardware;
+mod kill;
 mod node;
 mod pki;
 mod serve;
