@@ -6,7 +6,13 @@
 //! Which SCENARIO is shown where: 2 in `capacity`, 3 in `faults`, `provision` and `software`, 6 in `strangers`, 7 in `remains`, 8 in
 //! `wear`, 26 and 34 in `recovery`, 28 in `secrets`.
 
-#![expect(clippy::unwrap_used, reason = "clippy allows it in test functions, not in what they share")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "clippy allows it in test functions, not in what they share; the figures are for whoever runs them"
+)]
 
 mod bed;
 mod capacity;

@@ -82,7 +82,7 @@ fn provisioning() {
                 world.machine.script(Fault::at_call(number as u64, when, action.clone())).unwrap();
                 let outcome = format(&world, &mut token);
                 drop(token);
-                let what = format!("call {number} ({function}), {when:?}, {:?}, {outcome:?}", action);
+                let what = format!("call {number} ({function}), {when:?}, {action:?}, {outcome:?}");
                 world.machine.clear_script().unwrap();
                 if matches!(action, Action::Crash) {
                     let some = if number.is_multiple_of(2) { vec![0, 2, 5] } else { vec![1, 3, 4] };
@@ -136,7 +136,7 @@ fn a_change_of_the_pin() {
                 }
                 world.machine.script(Fault::at_call(number as u64, when, action.clone())).unwrap();
                 let outcome = token.worker.change_pin(&pin(), &next_pin());
-                let what = format!("call {number} of {calls}, {when:?}, {:?}, {outcome:?}", action);
+                let what = format!("call {number} of {calls}, {when:?}, {action:?}, {outcome:?}");
                 if matches!(action, Action::Hang(_)) {
                     assert_eq!(class(&outcome), Some(ErrorClass::Unreachable), "{what}");
                 }

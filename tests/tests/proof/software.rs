@@ -7,6 +7,9 @@ use crate::bed::*;
 
 const SUBJECT: &str = "secrets/a/db";
 
+/// What is there before and after; `None`: nothing.
+type Change<'a> = (&'static str, Option<&'a [u8]>, Option<&'a [u8]>);
+
 /// The operation with a kill before each of its calls, each time from the same state. Gives how many calls it has.
 fn killed_at_every_call(old: Option<&[u8]>, new: Option<&[u8]>) -> usize {
     let softhsm = softhsm();
@@ -61,7 +64,7 @@ fn killed_at_every_call(old: Option<&[u8]>, new: Option<&[u8]>) -> usize {
 fn the_worker_is_killed_at_every_call() {
     let (small, more) = (noise(40, 3), noise(50, 4));
     let (large, larger) = (noise(3_000, 5), noise(5_000, 6));
-    let cases: [(&str, Option<&[u8]>, Option<&[u8]>); 5] = [
+    let cases: [Change<'_>; 5] = [
         ("a new record", None, Some(&small)),
         ("a small record replaced", Some(&small), Some(&more)),
         ("a record in chunks replaced", Some(&large), Some(&larger)),

@@ -80,7 +80,7 @@ fn read_while_others_write(millis: u64) -> bool {
     let (ours, options) = (world.logged_in(), world.options());
     let wait = Fault::at("C_FindObjectsFinal", 1, When::After, Action::Hang(Some(millis)));
     world.machine.script(wait).unwrap();
-    let opening = std::thread::spawn(move || Store::open(ours, options));
+    let opening = std::thread::spawn(move || store(Store::open(ours, options)));
     while world.machine.struck().unwrap() == 0 {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -90,7 +90,7 @@ fn read_while_others_write(millis: u64) -> bool {
     if opening.is_finished() {
         return false;
     }
-    let mut ours = store(opening.join().unwrap());
+    let mut ours = opening.join().unwrap();
     assert_eq!(ours.index().damaged().len(), labels.len(), "each of them is told");
     for name in ["a", "b", "never"] {
         assert!(ours.get(&path(name)).unwrap().is_unknown(), "{name}");
