@@ -4,7 +4,7 @@ use hsm_token::{Token, TokenListing, Visibility};
 use hsm_types::TokenId;
 use zeroize::Zeroizing;
 
-use super::open::{labelled, read_identity, read_keys};
+use super::open::{labelled, of_the_object, read_identity, read_keys};
 use super::{Store, StoreIdentity};
 use crate::format::{self, Damage, IDENTITY_LABEL, KEY_LABELS, KEY_PAIR_LABEL, StoreKeys};
 use crate::{Options, StoreError, WriterLock};
@@ -123,15 +123,21 @@ fn finish_copies<T: Token>(
 /// Removes copies that nothing opens, of an attempt whose key pair did not reach the flash. No record was ever
 /// sealed with them: there is neither an identity nor a sealed object.
 fn remove_copies<T: Token>(token: &mut T, listing: &TokenListing) -> Result<(), StoreError> {
-    for label in KEY_LABELS {
-        for object in labelled(listing, label) {
-            // Read once more: a stale handle would destroy another object.
-            let value = token.read(object.handle)?;
-            if value.len() != format::WRAPPED_LEN {
-                return Err(StoreError::NotBlank(format!("object {label} is not ours")));
+    // All of them are looked at before one is destroyed: a refusal has changed nothing.
+    let copies = || KEY_LABELS.iter().flat_map(|label| labelled(listing, label));
+    for object in copies() {
+        // Read once more: a stale handle would destroy another object.
+        match token.read(object.handle) {
+            Ok(value) if value.len() == format::WRAPPED_LEN => {}
+            Ok(_) => return Err(StoreError::NotBlank(format!("object {} is not ours", object.label))),
+            Err(error) if of_the_object(&error) => {
+                return Err(StoreError::NotBlank(format!("object {}: {error}", object.label)));
             }
-            token.destroy(object.handle)?;
+            Err(error) => return Err(error.into()),
         }
+    }
+    for object in copies() {
+        token.destroy(object.handle)?;
     }
     Ok(())
 }

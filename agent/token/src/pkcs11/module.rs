@@ -172,8 +172,12 @@ impl Module {
                 Err(error) => silent.push((slot.id(), error)),
             }
         }
+        // A blank token is told as what it is, and not as one that cannot be reached.
+        let blank = there.iter().any(|found| !found.initialized && selector.fits(&found.info));
         choose(there, silent, selector, &self.path, operation).map_err(|error| match selector {
-            TokenSelector::Reader(reader) if error.class == ErrorClass::TokenAbsent && self.has_slot(reader) => {
+            TokenSelector::Reader(reader)
+                if error.class == ErrorClass::TokenAbsent && !blank && self.has_slot(reader) =>
+            {
                 TokenError::new(
                     ErrorClass::Unreachable,
                     operation,
