@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hsm_store::Head;
 use hsm_token::TokenInfo;
-use hsm_types::{RecordPath, TokenId, Tombstone, UsbSerial};
+use hsm_types::{Presence, RecordPath, TokenId, Tombstone, UsbSerial};
 
 use crate::reason::Reason;
 
@@ -151,9 +151,10 @@ impl Records {
                 let entry = Entry {
                     heads: entry.heads.clone(),
                     tombstones: entry.tombstones.clone(),
-                    unknown: entry
-                        .damaged
-                        .then(|| "a version of the record cannot be read: its object is damaged".to_owned()),
+                    unknown: match index.presence(path) {
+                        Presence::Unknown(why) => Some(why.to_string()),
+                        Presence::Present(_) | Presence::Absent => None,
+                    },
                 };
                 let same = before.and_then(|b| b.entries.get(path)).filter(|old| ***old == entry);
                 (path.clone(), same.map_or_else(|| Arc::new(entry), Arc::clone))
