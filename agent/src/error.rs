@@ -265,7 +265,8 @@ mod tests {
         assert_eq!((clear.code(), clear.reason), (Code::InvalidArgument, Some(Reason::ValueTooLarge)));
         assert!(clear.message.contains("3000 bytes") && !clear.ends_epoch);
         let other = RecordPath::new("other").unwrap();
-        let contested = OpError::from(StoreError::Contested { path: path(), label: "the-label".into(), other });
+        let contested =
+            OpError::from(StoreError::Contested { path: path(), label: "the-label".into(), other });
         assert_eq!(
             (contested.code(), contested.reason),
             (Code::FailedPrecondition, Some(Reason::ConflictPending))

@@ -16,14 +16,14 @@ use hsm_proto::agent::{ListTokensRequest, TokenState, TokenStatus};
 use hsm_store::{Options, Store};
 use hsm_token::pkcs11::{BlankSlot, Pkcs11Config, TokenSelector};
 use hsm_token::worker::{WorkerConfig, WorkerProgram, WorkerToken, init_software_token};
-use hsm_token::{Pin, Token as _};
+use hsm_token::{Pin, Token as _, Visibility};
 use hsm_types::Presence;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 
 use crate::pki::{CONTROLLER, Ca, Leaf};
 
 /// How long anything may take here before the test says so.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 pub struct Node {
     dir: tempfile::TempDir,
@@ -136,10 +136,11 @@ impl Node {
         let child = self
             .program()
             .arg("run")
+            .env("HSM_LOG_LEVEL", "debug")
             .args(flags)
             .args(["--node-name", "node-1", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0"])
             .envs([("HSM_POLL_INTERVAL", "300ms")])
-            .args(["--tls-reload-interval", "300ms", "--log-level", "debug"])
+            .args(["--tls-reload-interval", "300ms"])
             .arg("--tls-cert")
             .arg(self.path("tls.crt"))
             .arg("--tls-key")
@@ -241,6 +242,11 @@ impl Node {
             }
         }
         panic!("there is no token {label}");
+    }
+
+    /// Makes a data object on the token `test`, as another program would.
+    pub fn plant(&self, label: &str, value: &[u8]) {
+        self.logged_in().create(label, Visibility::Private, value).unwrap();
     }
 
     fn logged_in(&self) -> WorkerToken {
