@@ -82,16 +82,25 @@ async fn struck(hardware: &Hardware, faults: u64) {
 #[tokio::test]
 async fn a_card_that_another_process_has_is_unknown_not_absent() {
     let (hardware, id) = Hardware::with_token();
-    let somebody = hardware.worker(ONE);
-    let agent = hardware.run(&[ONE], &[]);
-    let mut client = hardware.node.client(&agent).await;
-    let list = client.until_list(|list| !list[0].reason.is_empty()).await;
-    assert_eq!(
-        (list[0].state, list[0].reason.as_str()),
-        (TokenState::Unknown as i32, "TokenUnhealthy"),
-        "{list:?}"
-    );
-    assert!(list[0].message.contains("another program"), "{}", list[0].message);
-    drop(somebody);
-    assert_eq!(client.until(TokenState::Ready).await.token_id, id.to_string());
+    // Named by its reader, and as the only token that there is.
+    for readers in [[ONE].as_slice(), &[]] {
+        let somebody = hardware.worker(ONE);
+        let agent = hardware.run(readers, &[]);
+        let mut client = hardware.node.client(&agent).await;
+        let list = client.until_list(|list| !list[0].reason.is_empty()).await;
+        let status = &list[0];
+        assert_eq!((status.state, status.reason.as_str()), (TokenState::Unknown as i32, "TokenUnhealthy"));
+        assert!(
+            status.message.contains("another program may hold the card") && status.message.contains(ONE),
+            "{}",
+            status.message
+        );
+        drop(somebody);
+        assert_eq!(client.until(TokenState::Ready).await.token_id, id.to_string());
+        // A reader that is gone is another thing.
+        let card = hardware.machine.unplug(ONE).unwrap();
+        assert_eq!(client.until(TokenState::Absent).await.reason, "TokenAbsent");
+        hardware.machine.plug(ONE, &card).unwrap();
+        client.until(TokenState::Ready).await;
+    }
 }
