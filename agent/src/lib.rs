@@ -4,6 +4,7 @@
 pub mod actor;
 pub mod config;
 pub mod error;
+pub mod export;
 pub mod health;
 pub mod hex;
 pub mod log;

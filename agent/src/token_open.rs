@@ -47,7 +47,7 @@ pub fn lock_path(runtime_dir: &Path, info: &TokenInfo) -> PathBuf {
 }
 
 /// Where the failed PINs of a token are remembered.
-fn pin_memory_path(state_dir: &Path, info: &TokenInfo) -> PathBuf {
+pub fn pin_memory_path(state_dir: &Path, info: &TokenInfo) -> PathBuf {
     state_dir.join(format!("token-{}.failed-pins", short_name(info)))
 }
 

@@ -57,7 +57,8 @@ async fn only_the_right_certificates_on_both_sides_get_an_answer() {
     assert!(client.get(token, &path, "r1").await.unwrap().is_none());
     let data = [(Key::new("k").unwrap(), Value::new(b"v".to_vec()))].into_iter().collect();
     let content = Content { data, ..Content::default() };
-    let put = Put { content: &content, expect: None, from: Source::Secret, parents: &[] };
+    let put =
+        Put { content: &content, expect: None, from: Source::Secret, parents: &[], history_limit: None };
     let written = client.put(token, &path, put, "r2").await.unwrap();
     let read = client.get(token, &path, "r3").await.unwrap().unwrap();
     assert_eq!(read[0].0, written);

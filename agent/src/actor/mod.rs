@@ -17,5 +17,6 @@ mod view;
 pub use handle::{Call, Initialize, TokenHandle};
 pub use peers::Peers;
 pub use pin::{Owner, PinSource};
+pub(crate) use publish::insecure;
 pub use thread::{ActorConfig, start};
 pub use view::{Change, Entry, Records, State, Status, View};

@@ -90,7 +90,7 @@ fn remark(status: &Status) -> (Option<Reason>, &'static str) {
 }
 
 /// A Pico HSM whose firmware is known, and too old. Its serial is the same on all of them (TOKEN.md).
-fn insecure(info: &TokenInfo) -> bool {
+pub(crate) fn insecure(info: &TokenInfo) -> bool {
     let version = info
         .firmware
         .split_once('.')

@@ -10,7 +10,7 @@ pub use select::{Chosen, SelectArgs};
 pub use serve::ServeArgs;
 pub use units::parse_duration;
 
-use crate::token_cli::TokenArgs;
+use crate::token_cli::{Shell, TokenArgs};
 
 /// What this build is.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -42,6 +42,12 @@ pub enum Command {
         /// The form of log lines
         #[arg(long, env = "HSM_LOG_FORMAT", value_enum, default_value = "json")]
         log_format: LogFormat,
+    },
+    /// Print a completion script, to be sourced by the shell
+    Completion {
+        /// The shell that completes
+        #[arg(value_enum)]
+        shell: Shell,
     },
     /// Print the version
     Version,

@@ -13,7 +13,7 @@ pub struct SelectArgs {
     /// The PKCS#11 module, for example /usr/lib/softhsm/libsofthsm2.so
     #[arg(long, global = true, env = "HSM_MODULE", value_name = "FILE")]
     pub module: Option<PathBuf>,
-    /// The token with this identity (a UUID, as `token doctor` prints it)
+    /// The token with this identity (a UUID, as `token info` prints it), wherever the module shows it
     #[arg(long, global = true, value_name = "ID")]
     pub token_id: Option<String>,
     /// The token with this PKCS#11 label
@@ -22,6 +22,9 @@ pub struct SelectArgs {
     /// The token in this slot
     #[arg(long, global = true, value_name = "N")]
     pub slot: Option<u64>,
+    /// The token in the reader with this name, as `token info` prints it
+    #[arg(long, global = true, value_name = "NAME")]
+    pub reader: Option<String>,
     /// The file that holds the token's PIN
     #[arg(long, global = true, env = "HSM_PIN_FILE", value_name = "FILE")]
     pub pin_file: Option<PathBuf>,
@@ -65,22 +68,7 @@ impl SelectArgs {
                 module.display()
             )));
         }
-        let label = self.token_label.clone().filter(|l| !l.is_empty());
-        let token = match (label, self.slot) {
-            (Some(_), Some(_)) => {
-                return Err(ConfigError::new(
-                    "--token-label (HSM_TOKEN_LABEL) and --slot both name the token; give one of them",
-                ));
-            }
-            (Some(label), None) if label.len() > 32 => {
-                return Err(ConfigError::new(format!(
-                    "--token-label {label:?} is longer than the 32 bytes of a PKCS#11 label"
-                )));
-            }
-            (Some(label), None) => TokenSelector::Label(label),
-            (None, Some(slot)) => TokenSelector::Slot(slot),
-            (None, None) => TokenSelector::Only,
-        };
+        let token = self.selector()?;
         let token_id = self
             .token_id
             .as_deref()
@@ -92,8 +80,30 @@ impl SelectArgs {
             token_id,
             pin_file: self.pin_file.clone().filter(|p| !p.as_os_str().is_empty()),
             runtime_dir: folder(self.runtime_dir.as_ref(), "/run/hsm-agent", "XDG_RUNTIME_DIR")?,
-            state_dir: folder(self.state_dir.as_ref(), "/var/lib/hsm-agent", "XDG_STATE_HOME")?,
+            state_dir: self.state_dir()?,
         })
+    }
+
+    /// The folder of what must survive a restart; for what needs no token.
+    pub fn state_dir(&self) -> Result<PathBuf, ConfigError> {
+        folder(self.state_dir.as_ref(), "/var/lib/hsm-agent", "XDG_STATE_HOME")
+    }
+
+    fn selector(&self) -> Result<TokenSelector, ConfigError> {
+        let label = self.token_label.clone().filter(|l| !l.is_empty());
+        let reader = self.reader.as_deref().map(str::trim).filter(|r| !r.is_empty());
+        match (label, self.slot, reader) {
+            (None, None, None) => Ok(TokenSelector::Only),
+            (Some(label), None, None) if label.len() > 32 => Err(ConfigError::new(format!(
+                "--token-label {label:?} is longer than the 32 bytes of a PKCS#11 label"
+            ))),
+            (Some(label), None, None) => Ok(TokenSelector::Label(label)),
+            (None, Some(slot), None) => Ok(TokenSelector::Slot(slot)),
+            (None, None, Some(reader)) => Ok(TokenSelector::Reader(reader.to_owned())),
+            _ => Err(ConfigError::new(
+                "--token-label (HSM_TOKEN_LABEL), --slot and --reader all name the token; give one of them",
+            )),
+        }
     }
 }
 
@@ -134,6 +144,7 @@ pub(crate) mod tests {
             token_id: None,
             token_label: None,
             slot: None,
+            reader: None,
             pin_file: None,
             runtime_dir: Some("/r".into()),
             state_dir: Some("/s".into()),
@@ -149,6 +160,10 @@ pub(crate) mod tests {
         assert_eq!(args().choose().unwrap().token, TokenSelector::Only);
         let both = SelectArgs { token_label: Some("a".into()), slot: Some(1), ..args() };
         assert!(error(&both).contains("give one of them"));
+        let reader = SelectArgs { reader: Some("Pico (E6) 00 00".into()), ..args() };
+        assert_eq!(reader.choose().unwrap().token, TokenSelector::Reader("Pico (E6) 00 00".into()));
+        let two = SelectArgs { slot: Some(1), ..reader };
+        assert!(error(&two).contains("give one of them"));
         let none = SelectArgs { module: None, ..args() };
         assert!(error(&none).contains("HSM_MODULE"));
         let relative = SelectArgs { module: Some("m.so".into()), ..args() };

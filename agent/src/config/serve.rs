@@ -56,6 +56,7 @@ impl ServeArgs {
             token_id: self.token_id.clone(),
             token_label: None,
             slot: None,
+            reader: None,
             pin_file: self.pin_file.clone(),
             runtime_dir: self.runtime_dir.clone(),
             state_dir: self.state_dir.clone(),

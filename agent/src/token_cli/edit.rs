@@ -1,19 +1,21 @@
 //! The verbs that change records: put, delete.
 
-use hsm_store::{Expect, PutOrigin, PutOutcome, PutRequest, Record, Store, StoreError};
+use hsm_store::{Encryption, Expect, PutOrigin, PutOutcome, PutRequest, Record, Store, StoreError};
 use hsm_token::worker::WorkerToken;
 use hsm_types::{Content, Payload, Presence, RecordPath, Stamp, Version};
 use serde_json::json;
 
-use super::args::{DeleteArgs, Format, PutArgs};
-use super::inspect::{checksum, path};
+use super::args::{DeleteArgs, Encryption as Given, Format, PutArgs};
 use super::output::{document, say};
-use super::session::{again, open};
+use super::record::{checksum, path};
+use super::session::{again, finish, open, open_with};
 use super::{Failure, Outcome, sources};
 use crate::config::SelectArgs;
 
 /// How often a merge is done anew when somebody else wrote meanwhile.
 const ROUNDS: usize = 20;
+/// How many earlier values a verb keeps where nothing else is said.
+pub(super) const KEEP_HISTORY: usize = 3;
 
 fn expected(text: Option<&String>) -> Result<Option<Stamp>, Failure> {
     text.map(|t| t.parse().map_err(|e| Failure::Usage(format!("--expect-version: {e}")))).transpose()
@@ -37,6 +39,7 @@ fn plan(
     given: &Payload,
     replace: bool,
     stamp: Option<Stamp>,
+    keep_history: usize,
 ) -> Result<PutRequest, Failure> {
     let diverged = || StoreError::Diverged {
         path: path.clone(),
@@ -69,8 +72,15 @@ fn plan(
         origin: PutOrigin::Token,
         parents,
         begin_epoch: true,
-        keep_history: 0,
+        keep_history,
     })
+}
+
+const fn encryption(given: Given) -> Encryption {
+    match given {
+        Given::Envelope => Encryption::Envelope,
+        Given::None => Encryption::None,
+    }
 }
 
 pub(super) fn put(select: &SelectArgs, args: &PutArgs) -> Outcome {
@@ -89,11 +99,11 @@ fn write(
     given: &Payload,
     stamp: Option<Stamp>,
 ) -> Result<Option<PutOutcome>, Failure> {
-    let mut store = open(select)?;
+    let mut store = open_with(select, encryption(args.encryption))?;
     let mut round = 1;
     let outcome = loop {
         let heads = now(&mut store, path)?;
-        let request = plan(path, heads, given, args.replace, stamp)?;
+        let request = plan(path, heads, given, args.replace, stamp, args.keep_history)?;
         if args.dry_run {
             let keys: Vec<&str> = request.content.data.iter().map(|(k, _)| k.as_str()).collect();
             say(&format!("{path} would have the keys {} (dry run)", keys.join(", ")));
@@ -112,7 +122,7 @@ fn write(
     Ok(Some(outcome))
 }
 
-fn report(format: Format, path: &RecordPath, outcome: &PutOutcome) -> Outcome {
+pub(super) fn report(format: Format, path: &RecordPath, outcome: &PutOutcome) -> Outcome {
     let version = outcome.revision.version.stamp();
     match format {
         Format::Json | Format::Yaml => document(
@@ -157,7 +167,7 @@ pub(super) fn delete(select: &SelectArgs, args: &DeleteArgs) -> Outcome {
         say(&format!("{path} deleted ({} tombstone(s))", outcome.tombstones.len()));
         return Ok(());
     };
-    let mut request = plan(&path, heads, &Payload::new(), false, stamp)?;
+    let mut request = plan(&path, heads, &Payload::new(), false, stamp, KEEP_HISTORY)?;
     if request.content.data.remove(key).is_none() {
         return missing(format!("{path} has no key {key}; nothing was deleted"));
     }
@@ -168,13 +178,5 @@ pub(super) fn delete(select: &SelectArgs, args: &DeleteArgs) -> Outcome {
     let outcome = store.put(&request)?;
     finish(&mut store)?;
     say(&format!("{path} without {key}, version {}", outcome.revision.version.stamp()));
-    Ok(())
-}
-
-/// Waits until what was superseded is gone: this process ends, and nobody else would do it soon.
-fn finish(store: &mut Store<WorkerToken>) -> Result<(), Failure> {
-    while let Some(due) = store.settle()? {
-        std::thread::sleep(due);
-    }
     Ok(())
 }

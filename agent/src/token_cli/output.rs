@@ -40,11 +40,24 @@ pub(super) fn terminal() -> bool {
 }
 
 /// Asks on the terminal.
-pub(super) fn confirm(question: &str) -> io::Result<bool> {
+fn confirm(question: &str) -> io::Result<bool> {
     drop(write!(io::stderr().lock(), "{question} [y/N] "));
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Asks whether it is to be done. Nobody is there to answer: only with --yes.
+pub(super) fn agree(question: &str, yes: bool) -> Result<(), super::Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !terminal() {
+        return Err(super::Failure::Usage(format!(
+            "{question} Nobody can be asked here; add --yes if that is meant"
+        )));
+    }
+    if confirm(question)? { Ok(()) } else { Err(super::Failure::Other("nothing was changed".to_owned())) }
 }
 
 /// A JSON or YAML document.

@@ -116,7 +116,7 @@ fn files(folder: &Path) -> Result<Vec<(String, String)>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token_cli::args::Format;
+    use crate::token_cli::args::{Encryption, Format};
 
     fn args(from_file: &[&str], env: Option<&str>) -> PutArgs {
         PutArgs {
@@ -125,6 +125,8 @@ mod tests {
             from_env_file: env.map(str::to_owned),
             replace: false,
             expect_version: None,
+            keep_history: 3,
+            encryption: Encryption::Envelope,
             dry_run: false,
             output: Format::Table,
         }

@@ -5,7 +5,9 @@
 use hsm_types::TokenId;
 use zeroize::Zeroizing;
 
+use crate::foreign::{content, names};
 use crate::format::{self, Entry, ObjectId, StoreKeys, Wrapped};
+use crate::plain::{self, Decoded};
 
 const TOKEN: TokenId = TokenId::from_bytes([7; 16]);
 const ID: ObjectId = ObjectId([1, 2, 3, 4, 5, 6, 7, 8]);
@@ -62,6 +64,26 @@ pub fn sealed(bytes: &[u8], at: usize) {
     assert!(format::open(&keys, ID, &value).is_err(), "bit {bit} of {} was altered", value.len());
 }
 
+/// Any bytes as the label and the value of an object that somebody else made: names, plain records, and what the Go
+/// operator and plain tools write. The first byte says where the label ends.
+///
+/// # Panics
+/// Where reading the same bytes twice gives two versions.
+pub fn others(bytes: &[u8]) {
+    let Some((length, rest)) = bytes.split_first() else { return };
+    let (label, value) = rest.split_at(rest.len().min(usize::from(*length)));
+    let label = String::from_utf8_lossy(label);
+    let readings = names::readings(&label);
+    assert!(readings.iter().all(|(path, _)| label.starts_with(path.as_str())), "a reading of another name");
+    let _ = names::group(&[(&label, None)]);
+    let _ = (content::json_of_texts(value), content::is_tombstone(value));
+    if let Decoded::Record(record) = plain::decode(&label, value)
+        && let Decoded::Record(again) = plain::decode(&label, value)
+    {
+        assert!(again.version == record.version, "one value, two versions");
+    }
+}
+
 #[expect(clippy::panic, reason = "a fuzz target fails by panicking")]
 fn take(rest: &mut &[u8], expected: &[u8]) {
     match rest.split_at_checked(expected.len()) {
@@ -112,6 +134,16 @@ mod tests {
         [&[1u8][..], &[8; 8], &record, &format::encode_tombstone(&tombstone)].concat()
     }
 
+    /// The length of the label, the label, and a plain record.
+    const PLAIN: &[u8] = b"\x08plainrec{\"_hsm\":{\"format\":1,\"path\":\"plainrec\",\"version\":\"1.1-c417869481c9a3ea-60df1df3df31de13\",\
+        \"generation\":8,\"digest\":\"62954ca7f208a343e3cf2c896a3b951e205bdfef02a725a2041655e75ced4c93\"},\"k\":\"x\"}";
+
+    #[test]
+    fn the_plain_record_is_understood() {
+        assert!(matches!(plain::decode("plainrec", &PLAIN[9..]), Decoded::Record(_)));
+        others(PLAIN);
+    }
+
     #[test]
     fn a_page_is_understood_and_has_one_encoding() {
         assert!(format::parse_body(ID, &page()).is_ok());
@@ -145,6 +177,21 @@ mod tests {
             }
             bytes.truncate(bytes.len() - cut % 3);
             body(&bytes);
+        }
+
+        #[test]
+        fn any_object_of_others(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            others(&bytes);
+        }
+
+        #[test]
+        fn a_mutated_plain_record(changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..4)) {
+            let mut bytes = PLAIN.to_vec();
+            for (at, byte) in changes {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            others(&bytes);
         }
 
         #[test]

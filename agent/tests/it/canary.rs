@@ -23,7 +23,7 @@ const NEW_PIN: &str = "canary-new-85";
 
 /// The forms in which a secret could have got somewhere.
 fn forms(secret: &str) -> Vec<Vec<u8>> {
-    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = secret.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     let numbers: Vec<String> = secret.bytes().map(|byte| byte.to_string()).collect();
     let mut all = vec![secret.into(), hex.clone().into(), hex.to_uppercase().into()];
     // As Debug and JSON show bytes.
@@ -149,12 +149,7 @@ async fn use_it(client: &mut Client, seen: &mut Seen, token: &str) {
     let mut unfenced = secret(token, "b");
     unfenced.fence = None;
     seen.error("no fence", client.records.put(unfenced).await);
-    let init = InitializeTokenRequest {
-        label: "test".into(),
-        pin: PIN.into(),
-        so_pin: WRONG.into(),
-        ..InitializeTokenRequest::default()
-    };
+    let init = InitializeTokenRequest { label: "test".into(), pin: PIN.into(), so_pin: WRONG.into() };
     seen.error("initialise", client.tokens.initialize_token(init).await);
 }
 

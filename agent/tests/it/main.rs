@@ -6,8 +6,16 @@
 mod canary;
 mod cards;
 mod cli;
+mod cli_cards;
+mod cli_compact;
+mod cli_export;
+mod cli_history;
+mod cli_killed;
+mod cli_migrate;
+mod cli_pin;
 mod hangs;
 mod hardware;
+mod kill;
 mod node;
 mod packing;
 mod pki;

@@ -98,6 +98,30 @@ impl Node {
         child.wait_with_output().unwrap()
     }
 
+    /// `hsm-agent token …`, started; its output goes nowhere.
+    pub fn start(&self, args: &[&str]) -> Child {
+        self.program()
+            .arg("token")
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    /// The same without a label, so that a flag names the token.
+    pub fn token_without_label(&self, args: &[&str]) -> Output {
+        self.program().env_remove("HSM_TOKEN_LABEL").arg("token").args(args).output().unwrap()
+    }
+
+    /// `hsm-agent …`, which must succeed; its stdout.
+    pub fn agent(&self, args: &[&str]) -> String {
+        let output = self.program().args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// The same, which must succeed; its stdout.
     pub fn ok(&self, args: &[&str]) -> String {
         self.ok_with(args, b"")
@@ -253,6 +277,11 @@ impl Node {
         let mut worker = self.worker("test");
         worker.login(&Pin::exactly(self.pin())).unwrap();
         worker
+    }
+
+    /// Makes a private data object on the token `test`, as another program would.
+    pub fn foreign_object(&self, label: &str, value: &[u8]) {
+        self.logged_in().create(label, Visibility::Private, value).unwrap();
     }
 
     /// The labels of all data objects of the token `test`.

@@ -107,7 +107,8 @@ pub struct HSMSecretSpec {
     #[serde(default)]
     pub adoption_policy: AdoptionPolicy,
 
-    /// How many earlier values the token keeps. Not acted on yet: none are kept.
+    /// How many earlier values the token keeps of a record that the Secret's edits replace, where it has room (default
+    /// 3; `hsm-agent token history` lists them).
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub history_limit: Option<i32>,
@@ -255,7 +256,6 @@ impl HSMSecretSpec {
             ("deviceRef", self.device_ref.is_some()),
             ("deviceSelector", self.device_selector.is_some()),
             ("mirrors", self.mirrors.is_some_and(|n| n > 0)),
-            ("historyLimit", self.history_limit.is_some_and(|n| n > 0)),
             ("template", self.template.is_some()),
             ("generate", self.generate.as_ref().is_some_and(|g| !g.is_empty())),
             ("rolloutRestart", self.rollout_restart == Some(true)),

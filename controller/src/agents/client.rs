@@ -63,6 +63,8 @@ pub struct Put<'a> {
     pub from: Source,
     /// Versions that the new one must descend from as well.
     pub parents: &'a [Version],
+    /// How many earlier values the token keeps, where it has room; `None`: as many as the agent thinks good.
+    pub history_limit: Option<u32>,
 }
 
 /// See the module. Cheap to clone.
@@ -121,7 +123,7 @@ impl AgentClient {
             parents: put.parents.iter().map(Into::into).collect(),
             replicate: None,
             fence: None,
-            history_limit: None,
+            history_limit: put.history_limit,
         };
         let mut client = self.records.clone();
         let answer = self.call(WRITE, client.put(request(message, request_id))).await?;

@@ -128,7 +128,8 @@ impl Round<'_> {
             }
         };
         let content = Content { data, metadata };
-        let put = Put { content: &content, expect, from, parents };
+        let history_limit = self.object.spec.history_limit.and_then(|limit| u32::try_from(limit).ok());
+        let put = Put { content: &content, expect, from, parents, history_limit };
         let written = agent.put(view.token, &path, put, &self.request_id).await?;
         self.moved(Direction::ToToken, why);
         self.saw_record(&written, content);

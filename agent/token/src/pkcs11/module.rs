@@ -48,7 +48,7 @@ pub(crate) fn same_reader(one: &str, other: &str) -> bool {
 impl fmt::Display for TokenSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Only => f.write_str("the only token"),
+            Self::Only => f.write_str("initialised token"),
             Self::Label(label) => write!(f, "token with label {label:?}"),
             Self::Slot(slot) => write!(f, "token in slot {slot}"),
             Self::Serial(serial) => write!(f, "token with serial {serial:?}"),

@@ -121,7 +121,7 @@ impl Keeper {
         self.process = Some(process);
         let answer = self.exchange(Command::Hello(Nothing {}), due);
         if let Ok(Answer::Hello(Hello { protocol: PROTOCOL, refused })) = answer {
-            if self.unprotected != refused {
+            if !refused.is_empty() && self.unprotected != refused {
                 tracing::warn!(
                     refused = refused.join("; "),
                     "The token worker could not protect itself fully."

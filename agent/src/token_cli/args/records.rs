@@ -1,52 +1,14 @@
-//! The verbs and their flags (CONVENTIONS, "Command line").
+//! The flags of the verbs that work on one record, or list them.
 
-use std::path::PathBuf;
+use super::Format;
 
-use crate::config::SelectArgs;
-
-/// Work on a token from the command line.
-#[derive(clap::Args)]
-pub struct TokenArgs {
-    /// Which token.
-    #[command(flatten)]
-    pub select: SelectArgs,
-    /// What to do with it.
-    #[command(subcommand)]
-    pub verb: Verb,
-}
-
-/// What to do with a token.
-#[derive(clap::Subcommand)]
-pub enum Verb {
-    /// List the records
-    List(ListArgs),
-    /// Show a record; values are masked unless --show-values
-    Get(GetArgs),
-    /// Set keys of a record, or make it
-    Put(PutArgs),
-    /// Delete a record, or one key of it
-    Delete(DeleteArgs),
-    /// Make a software token, and a store on a token that has none
-    Init(InitArgs),
-    /// Change the token's PIN
-    ChangePin(ChangePinArgs),
-    /// Say how the token is
-    Doctor(DoctorArgs),
-}
-
-/// The form of the output.
+/// How a record is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// For people.
-    Table,
-    /// For people, with more columns.
-    Wide,
-    /// JSON.
-    Json,
-    /// YAML.
-    Yaml,
-    /// One path a line.
-    Name,
+pub enum Encryption {
+    /// Sealed with the token's store key.
+    Envelope,
+    /// In clear: whoever reads the token's flash reads it.
+    None,
 }
 
 /// `list`
@@ -68,6 +30,9 @@ pub struct GetArgs {
     /// Only this value: its raw bytes on stdout and nothing else
     #[arg(long, conflicts_with = "output")]
     pub key: Option<String>,
+    /// This version, current or earlier, as `history` prints it
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<String>,
     /// Show values instead of masking them
     #[arg(long)]
     pub show_values: bool,
@@ -93,6 +58,12 @@ pub struct PutArgs {
     /// Only if the record is at this version, as `get -o json` prints it
     #[arg(long, value_name = "VERSION")]
     pub expect_version: Option<String>,
+    /// How it is written: sealed with the token's key, or in clear, as one JSON object that plain tools can read
+    #[arg(long, value_enum, default_value = "envelope")]
+    pub encryption: Encryption,
+    /// How many earlier values of the record are kept, where there is room for them
+    #[arg(long, value_name = "N", default_value_t = super::super::edit::KEEP_HISTORY)]
+    pub keep_history: usize,
     /// Say what would be done
     #[arg(long)]
     pub dry_run: bool,
@@ -120,28 +91,30 @@ pub struct DeleteArgs {
     pub dry_run: bool,
 }
 
-/// `init`
+/// `history`
 #[derive(clap::Args)]
-pub struct InitArgs {
+pub struct HistoryArgs {
+    /// The record
+    pub path: String,
+    /// The form of the output
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Format,
+}
+
+/// `restore`
+#[derive(clap::Args)]
+pub struct RestoreArgs {
+    /// The record
+    pub path: String,
+    /// The earlier version whose content is to be the current one again, as `history` prints it
+    #[arg(long, value_name = "VERSION")]
+    pub version: String,
+    /// Say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
     /// Do not ask
     #[arg(long)]
     pub yes: bool,
-    /// The file of the SO-PIN; made with a random one if it does not exist
-    #[arg(long, value_name = "FILE")]
-    pub so_pin_file: Option<PathBuf>,
-}
-
-/// `change-pin`
-#[derive(clap::Args)]
-pub struct ChangePinArgs {
-    /// The file that holds the new PIN
-    #[arg(long, value_name = "FILE")]
-    pub new_pin_file: PathBuf,
-}
-
-/// `doctor`
-#[derive(clap::Args)]
-pub struct DoctorArgs {
     /// The form of the output
     #[arg(short, long, value_enum, default_value = "table")]
     pub output: Format,
