@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
+use hsm_token::pkcs11::{Pkcs11Config, TokenSelector};
+use hsm_token::worker::{WorkerConfig, WorkerProgram, WorkerToken};
+use hsm_token::{Pin, Token as _, Visibility};
 use tempfile::TempDir;
 
 use crate::process::{Process, free_port, http_get, program};
@@ -112,6 +115,25 @@ impl Node {
             .spawn()?;
         child.stdin.take().context("no stdin")?.write_all(stdin.unwrap_or_default().as_bytes())?;
         Ok(child.wait_with_output()?)
+    }
+
+    /// Makes an object on the token as another program would: with this label and value, and nothing of ours.
+    ///
+    /// # Errors
+    /// If the token refuses.
+    pub fn plant(&self, label: &str, value: &[u8]) -> Result<()> {
+        let token =
+            Pkcs11Config { module: self.module.clone(), token: TokenSelector::Label(self.name.clone()) };
+        let mut config = WorkerConfig::new(token)?;
+        config.worker = WorkerProgram {
+            program: program("hsm-agent")?,
+            args: vec!["token-worker".into()],
+            env: vec![("SOFTHSM2_CONF".into(), self.file("softhsm2.conf").into())],
+        };
+        let mut token = WorkerToken::open(config)?;
+        token.login(&Pin::new(std::fs::read_to_string(self.pin_file())?))?;
+        token.create(label, Visibility::Private, value)?;
+        Ok(())
     }
 
     /// Sets keys of a record from the command line, beside the ones that it has.

@@ -89,6 +89,55 @@ fn a_record_deleted_on_the_token_takes_the_secret_with_it_and_a_new_one_brings_i
     in_sync(world, "gone", "s");
 }
 
+/// The Go operator's layout: one object for each key, and metadata. It is served as it is, and becomes ours with the
+/// Secret's first edit.
+fn a_record_of_the_go_operator_is_served_and_becomes_ours(world: &World) {
+    world.namespace("wild").unwrap();
+    let node = &world.nodes[0];
+    let path = "secrets/wild/s";
+    node.plant(&format!("{path}/_metadata"), br#"{"description":"as it was","labels":{"sync.version":"7"}}"#)
+        .unwrap();
+    node.plant(&format!("{path}/username"), b"admin").unwrap();
+    node.plant(&format!("{path}/password"), b"one").unwrap();
+    world.apply("wild", "s", "").unwrap();
+    secret_is(world, "wild", "s", "password", Some("one"));
+    in_sync(world, "wild", "s");
+    assert!(node.token(&["doctor"], None).unwrap().contains("1 foreign"));
+
+    world.edit_secret("wild", "s", "password", "two").unwrap();
+    token_has(world, path, "password", Some("two"));
+    token_has(world, path, "username", Some("admin"));
+    in_sync(world, "wild", "s");
+    let forms =
+        || node.token(&["doctor"], None).map(|text| text.contains(" 0 foreign (hsm-agent token migrate)"));
+    eventually("nothing foreign is left", &true, forms).unwrap();
+    assert!(node.token(&["get", path], None).unwrap().contains("as it was"), "its description stays");
+}
+
+fn earlier_values_are_kept_as_the_hsmsecret_asks(world: &World) {
+    world.namespace("history").unwrap();
+    let (path, node) = ("secrets/history/s", &world.nodes[0]);
+    node.put(path, &[("k", "v0")]).unwrap();
+    world.apply("history", "s", r#""historyLimit": 2"#).unwrap();
+    in_sync(world, "history", "s");
+    for value in ["v1", "v2", "v3"] {
+        world.edit_secret("history", "s", "k", value).unwrap();
+        token_has(world, path, "k", Some(value));
+    }
+    let text = node.token(&["history", path, "-o", "json"], None).unwrap();
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let items = document["items"].as_array().unwrap();
+    assert_eq!(items.len(), 3, "the current value and two earlier ones: {text}");
+    let oldest = items[2]["version"].as_str().unwrap();
+    let earlier = node.token(&["get", path, "--version", oldest, "--key", "k"], None).unwrap();
+    assert_eq!(earlier, "v1");
+
+    // A restored value is an edit like any other: it reaches the Secret.
+    node.token(&["restore", path, "--version", oldest, "--yes"], None).unwrap();
+    secret_is(world, "history", "s", "k", Some("v1"));
+    in_sync(world, "history", "s");
+}
+
 fn deleting_the_hsmsecret_keeps_the_record_by_default(world: &World) {
     world.namespace("kept").unwrap();
     world.nodes[0].put("secrets/kept/s", &[("k", "v")]).unwrap();
@@ -384,6 +433,11 @@ const CASES: &[Case] = &[
         "an_hsmsecret_whose_path_became_forbidden_can_be_deleted",
         an_hsmsecret_whose_path_became_forbidden_can_be_deleted,
     ),
+    (
+        "a_record_of_the_go_operator_is_served_and_becomes_ours",
+        a_record_of_the_go_operator_is_served_and_becomes_ours,
+    ),
+    ("earlier_values_are_kept_as_the_hsmsecret_asks", earlier_values_are_kept_as_the_hsmsecret_asks),
     ("nothing_secret_is_logged_or_measured", nothing_secret_is_logged_or_measured),
 ];
 

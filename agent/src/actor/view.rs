@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hsm_store::Head;
 use hsm_token::TokenInfo;
-use hsm_types::{RecordPath, TokenId, Tombstone, UsbSerial};
+use hsm_types::{Presence, RecordPath, TokenId, Tombstone, UsbSerial};
 
 use crate::reason::Reason;
 
@@ -75,6 +75,8 @@ pub struct Entry {
     pub tombstones: Vec<Tombstone>,
     /// Why it is neither present nor absent.
     pub unknown: Option<String>,
+    /// Another reading of objects that a listing shows under another path: only for who asks for this one.
+    pub unlisted: bool,
 }
 
 /// All records of a token that can be read.
@@ -144,22 +146,31 @@ impl View {
 impl Records {
     /// The records of an index, sharing every entry that is as it was in `before`.
     pub fn of(index: &hsm_store::Index, before: Option<&Records>) -> Self {
-        let entries = index
-            .entries()
-            .iter()
-            .map(|(path, entry)| {
-                let entry = Entry {
-                    heads: entry.heads.clone(),
-                    tombstones: entry.tombstones.clone(),
-                    unknown: entry
-                        .damaged
-                        .then(|| "a version of the record cannot be read: its object is damaged".to_owned()),
-                };
-                let same = before.and_then(|b| b.entries.get(path)).filter(|old| ***old == entry);
-                (path.clone(), same.map_or_else(|| Arc::new(entry), Arc::clone))
-            })
-            .collect();
+        let mut entries = BTreeMap::new();
+        let listed = index.entries().keys();
+        for path in listed.chain(index.unlisted()) {
+            let entry = entry_of(index, path);
+            let same = before.and_then(|b| b.entries.get(path)).filter(|old| ***old == entry);
+            entries.insert(path.clone(), same.map_or_else(|| Arc::new(entry), Arc::clone));
+        }
         Self { entries, hides: index.hides_records() }
+    }
+}
+
+/// What the index knows of a path of which it knows something.
+fn entry_of(index: &hsm_store::Index, path: &RecordPath) -> Entry {
+    let listed = index.entries().get(path);
+    let tombstones = listed.map(|entry| entry.tombstones.clone()).unwrap_or_default();
+    let unlisted = !listed.is_some_and(|entry| entry.damaged || !entry.heads.is_empty());
+    match index.presence(path) {
+        Presence::Present(entry) => Entry { heads: entry.heads.clone(), tombstones, unknown: None, unlisted },
+        Presence::Absent => Entry { tombstones, ..Entry::default() },
+        Presence::Unknown(why) => {
+            let heads = listed.map(|entry| entry.heads.clone()).unwrap_or_default();
+            // That something may be hidden is said once, of all paths (`Records::hides`).
+            let own = !index.hides_records() || index.is_compacting() || listed.is_some_and(|e| e.damaged);
+            Entry { heads, tombstones, unknown: own.then(|| why.to_string()), unlisted: unlisted && own }
+        }
     }
 }
 
@@ -180,6 +191,29 @@ mod tests {
         });
         let status = Status { epoch, ..Status::default() };
         View { revision: 0, status, records }
+    }
+
+    #[test]
+    fn what_is_read_in_another_way_or_while_compacting_is_not_absent() {
+        use hsm_store::testing::World;
+        let world = World::new(hsm_token::Limits::SOFTWARE);
+        let lock = std::env::temp_dir().join(format!("hsm-agent-view-{}", std::process::id()));
+        hsm_store::Store::format(&mut world.connect(), None, &mut world.options(&lock)).unwrap();
+        world.plant("app/db", b"v");
+        for value in [b"1", b"2"] {
+            world.plant("secrets/n/db/k", value);
+        }
+        let mut store = hsm_store::Store::open(world.connect(), world.options(&lock)).ok().unwrap();
+        let records = Records::of(store.index(), None);
+        let entry = |path: &str| &records.entries[&RecordPath::new(path).unwrap()];
+        assert_eq!((entry("app").heads.len(), entry("app").unlisted), (1, false));
+        assert_eq!((entry("app/db").heads.len(), entry("app/db").unlisted), (1, true));
+        assert!(entry("secrets/n/db").unknown.is_some() && !entry("secrets/n/db").unlisted);
+        assert!(entry("secrets/n/db/k").unknown.is_some() && entry("secrets/n/db/k").unlisted);
+        store.begin_compaction().unwrap();
+        let records = Records::of(store.index(), Some(&records));
+        assert!(records.hides && records.entries.values().all(|entry| entry.unknown.is_some()));
+        drop(std::fs::remove_file(lock));
     }
 
     fn paths(change: Option<Change>) -> Vec<String> {

@@ -27,7 +27,7 @@ pub(super) fn status_message(view: &View) -> wire::TokenStatus {
         records: view
             .records
             .as_ref()
-            .map_or(0, |r| r.entries.values().filter(|e| !e.heads.is_empty()).count() as u64),
+            .map_or(0, |r| r.entries.values().filter(|e| !e.heads.is_empty() && !e.unlisted).count() as u64),
         session_epoch: status.epoch,
         store_fingerprint: status.fingerprint.clone(),
         pin_tries_low: info.pin.count_low || info.pin.final_try,

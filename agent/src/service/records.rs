@@ -176,7 +176,7 @@ impl RecordsService {
         let mut matching = records
             .entries
             .range((from, Bound::Unbounded))
-            .filter(|(path, _)| path.as_str().starts_with(&request.prefix));
+            .filter(|(path, entry)| !entry.unlisted && path.as_str().starts_with(&request.prefix));
         let page: Vec<_> =
             matching.by_ref().take(size).map(|(path, entry)| record_state(path, entry)).collect();
         let next_page_token = match (matching.next(), page.last()) {

@@ -158,6 +158,12 @@ impl Index {
         &self.entries
     }
 
+    /// Paths that a listing does not show, and of which [`Index::presence`] knows something all the same: other readings
+    /// of foreign objects. Whoever decides on one of them must not take it for absent.
+    pub fn unlisted(&self) -> impl Iterator<Item = &RecordPath> {
+        self.aside.keys()
+    }
+
     /// All tombstones.
     pub fn tombstones(&self) -> impl Iterator<Item = &Tombstone> {
         self.entries.values().flat_map(|entry| &entry.tombstones)
@@ -176,6 +182,11 @@ impl Index {
     /// Whether some record may be hidden in an object that cannot be read, so that no path may be called absent.
     pub fn hides_records(&self) -> bool {
         self.hidden > 0 || self.compacting
+    }
+
+    /// Whether a compaction is under way: nothing is known of any record.
+    pub fn is_compacting(&self) -> bool {
+        self.compacting
     }
 
     /// How many objects the token lists.

@@ -16,7 +16,8 @@
 //! `a/b` can be the key b of a, or the data of a/b: the path that is asked for decides. A listing shows the reading
 //! that metadata speak for, else the form `secrets/NAMESPACE/NAME[/KEY]`, else `NAME` and `NAME/KEY`. As long as two
 //! readings of one object are both anchored (metadata, or other objects that only they explain), neither record is
-//! written: destroying the object for the sake of one would take it from the other.
+//! written: destroying the object for the sake of one would take it from the other. Nor is the record of a reading for
+//! which less speaks: `secrets/n`, of which `secrets/n/db` might be a key, is not written while that is there.
 //!
 //! Two objects with one label and one value are one; with different values, which one counts would be a guess: the
 //! record is unknown, and so it is when one of its objects cannot be read.

@@ -31,7 +31,7 @@ pub(crate) struct Group {
     pub(crate) listed: bool,
     /// Whether more than a name that could be anybody's says that this is a record.
     pub(crate) anchored: bool,
-    /// The objects that another reading, which is anchored, needs too; and the record of that reading.
+    /// The objects that another reading needs too which is anchored, or for which more speaks; and its record.
     pub(crate) contested: BTreeMap<usize, RecordPath>,
 }
 
@@ -143,8 +143,11 @@ pub(crate) fn group(labels: &[(&str, Option<&RecordPath>)]) -> BTreeMap<RecordPa
             let claim = names.claim(path.as_str(), label, part);
             // Of two readings that nothing speaks for, the key of the shorter path is meant: `name/key`.
             let listed = Some(claim) == best && (claim > Claim::Weak || !keyed || *part != Part::Data);
+            // The form of a label alone anchors no reading, but it speaks against one that less speaks for.
             let rival = readings.iter().find(|(other, other_part)| {
-                other != path && names.anchored(other.as_str(), label, other_part)
+                other != path
+                    && (names.anchored(other.as_str(), label, other_part)
+                        || names.claim(other.as_str(), label, other_part) > claim)
             });
             let group = groups.entry(path.clone()).or_insert(Group {
                 members: Vec::new(),

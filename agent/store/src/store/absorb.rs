@@ -11,21 +11,25 @@ use hsm_types::{Content, Incarnation, RecordPath, Revision};
 use super::Store;
 use super::clear::{Leftover, Outcome};
 use super::open::of_the_object;
+use super::place::Room;
 use super::read::Failed;
 use super::write::{Write, check_size};
-use crate::StoreError;
 use crate::foreign::content::{derived, holds};
 use crate::foreign::names::Part;
 use crate::format::ObjectId;
 use crate::index::{Entry, Form, Head};
+use crate::{Encryption, StoreError};
 
 impl<T: Token> Store<T> {
     /// Before the record at `path` is changed: makes it ours if it is foreign, and destroys the foreign objects that
     /// it was made of. Gives what is known of the record then. Changes no content and no version.
+    ///
+    /// With [`Room::Passing`] it is about to be deleted. What fits no plain record is sealed until it is replaced.
     pub(super) fn absorbed(
         &mut self,
         path: &RecordPath,
         found: Option<Entry>,
+        room: Room,
     ) -> Result<Option<Entry>, StoreError> {
         let heads = found.as_ref().map_or(&[][..], |entry| entry.heads.as_slice());
         if !heads.iter().any(|head| was_foreign(head)) {
@@ -35,13 +39,21 @@ impl<T: Token> Store<T> {
             && head.form == Form::Foreign
         {
             let head = Arc::clone(head);
-            self.import(path, &head)?;
+            match self.import(path, &head, self.options.encryption, room) {
+                Err(StoreError::NotPlain { .. }) => self.import(path, &head, Encryption::Envelope, room)?,
+                other => other?,
+            }
         }
         self.finish_import(path)?;
         // Until the destructions are in the flash, a part of the foreign record may come back, and would be taken for
         // a record once ours is gone or says something else.
         if let Some(last) = self.clear.last_cleared {
             self.sleep_until(last + self.token.limits().settle);
+        }
+        if self.index.compacting {
+            // Whoever refills knows that nothing else is known.
+            let entry = self.index.entries.get(path);
+            return Ok(entry.filter(|entry| !entry.heads.is_empty()).cloned());
         }
         self.known(path)
     }
@@ -52,13 +64,19 @@ impl<T: Token> Store<T> {
             return Ok(());
         };
         if entry.heads.iter().any(|head| head.revision.version.incarnation == life) {
-            self.absorbed(path, Some(entry))?;
+            self.absorbed(path, Some(entry), Room::Passing)?;
         }
         Ok(())
     }
 
     /// Writes a foreign record as ours, in the version that it has.
-    pub(super) fn import(&mut self, path: &RecordPath, head: &Arc<Head>) -> Result<(), StoreError> {
+    pub(super) fn import(
+        &mut self,
+        path: &RecordPath,
+        head: &Arc<Head>,
+        encryption: Encryption,
+        room: Room,
+    ) -> Result<(), StoreError> {
         let group = self.clear.groups.get(path);
         if let Some((label, other)) = group.and_then(|group| self.clear.contested(group)) {
             return Err(StoreError::Contested { path: path.clone(), label, other });
@@ -75,8 +93,8 @@ impl<T: Token> Store<T> {
         check_size(&record.content)?;
         let old = Some(Entry { heads: vec![Arc::clone(head)], ..Entry::default() });
         let Revision { version, origin, .. } = record.revision;
-        let what = Write { path: path.clone(), version, origin, old, current: None, keep: 0 };
-        self.write_own(&what, &record.content)?;
+        let what = Write { path: path.clone(), version, origin, old, current: None, keep: 0, room };
+        self.write_own(&what, &record.content, encryption)?;
         Ok(())
     }
 
@@ -249,13 +267,16 @@ impl<T: Token> Store<T> {
     /// Destroys the foreign objects of a record that is ours; each is compared with our record once more before.
     fn clear_foreign(&mut self, path: &RecordPath) -> Result<(), StoreError> {
         let superfluous = self.superfluous(path)?;
-        let any = !superfluous.is_empty();
+        let group = self.clear.groups.get_mut(path);
+        let leftover = group.and_then(|group| group.leftover.take_if(|l| l.count != superfluous.len()));
+        // They are not what they were: judged anew, so that nobody waits for what does not go.
+        let anew = leftover.is_some() || !superfluous.is_empty();
         for (handle, size) in superfluous {
             let destroyed = self.token.destroy(handle);
             self.wrote(destroyed)?;
             self.gone_foreign(handle, size);
         }
-        if any { self.reindex() } else { Ok(()) }
+        if anew { self.reindex() } else { Ok(()) }
     }
 }
 

@@ -44,15 +44,21 @@ impl<T: Token> Store<T> {
         let mut outcomes: Vec<Option<Outcome>> = Vec::new();
         outcomes.resize_with(requests.len(), || None);
         let mut shared = Shared::default();
+        // After an error it is not known what is there: a number must not be given for two contents.
+        let mut doubt = false;
         for (number, request) in requests.iter().enumerate() {
             // What is decided on a record must see what was put before.
             if shared.holds(&request.path) {
-                self.flush(&mut shared, &mut outcomes);
+                doubt |= !self.flush(&mut shared, &mut outcomes);
             }
             let decided = check_size(&request.content).and_then(|()| {
                 self.usable()?;
+                if std::mem::take(&mut doubt) {
+                    self.rescan()?;
+                }
                 self.decide(request)
             });
+            doubt |= decided.is_err();
             let outcome = match decided {
                 Ok(Decision::Done(outcome)) => Ok(outcome),
                 Ok(Decision::Write(what)) => {
@@ -60,14 +66,18 @@ impl<T: Token> Store<T> {
                     match self.sharable(&what, request, left) {
                         Some(entry) => {
                             if shared.size + entry.len() + SEALED_OVERHEAD > self.token.limits().object_size {
-                                self.flush(&mut shared, &mut outcomes);
+                                doubt |= !self.flush(&mut shared, &mut outcomes);
                             }
                             shared.size += entry.len();
                             shared.entries.push(entry);
                             shared.puts.push((number, what, request));
                             continue;
                         }
-                        None => self.write(&what, &request.content),
+                        None => {
+                            let outcome = self.write(&what, &request.content);
+                            doubt |= outcome.is_err();
+                            outcome
+                        }
                     }
                 }
                 Err(error) => Err(error),
@@ -97,11 +107,12 @@ impl<T: Token> Store<T> {
         (entry.len() + SEALED_OVERHEAD <= self.token.limits().lasting_size).then_some(entry)
     }
 
-    /// Writes the page that is waiting.
-    fn flush(&mut self, shared: &mut Shared<'_>, outcomes: &mut [Option<Outcome>]) {
+    /// Writes the page that is waiting. Says whether all of it was written.
+    fn flush(&mut self, shared: &mut Shared<'_>, outcomes: &mut [Option<Outcome>]) -> bool {
         let Shared { entries, puts, .. } = std::mem::take(shared);
+        let mut all = true;
         if puts.is_empty() {
-            return;
+            return all;
         }
         let written = if puts.len() > 1 { Some(self.write_page(&entries)) } else { None };
         for (number, what, request) in puts {
@@ -113,10 +124,12 @@ impl<T: Token> Store<T> {
                 }
                 Some(Err(error)) => Err(error.clone()),
             };
+            all &= outcome.is_ok();
             if let Some(place) = outcomes.get_mut(number) {
                 *place = Some(outcome);
             }
         }
+        all
     }
 
     fn write_page(&mut self, entries: &[Zeroizing<Vec<u8>>]) -> Result<(), StoreError> {

@@ -63,7 +63,7 @@ impl<T: Token> Store<T> {
                 }
             }
         }
-        self.absorbed(path, Some(entry))?;
+        self.absorbed(path, Some(entry), Room::Passing)?;
         self.write_tombstones(&tombstones)?;
         Ok(DeleteOutcome { tombstones })
     }
@@ -103,7 +103,8 @@ impl<T: Token> Store<T> {
     ) -> Result<bool, StoreError> {
         let _lock = self.lock()?;
         self.rescan()?;
-        if self.index.hides_records() {
+        // What cannot be read now, of ours or of others, may be a copy.
+        if self.index.hides_records() || self.index.presence(path).is_unknown() {
             return Err(self.damaged(path));
         }
         let is_it = |item: &Item| matches!(item, Item::Tombstone(tomb) if tomb.path == *path && tomb.incarnation == incarnation);

@@ -169,6 +169,12 @@ impl Clear {
         self.objects.get(&handle).is_some_and(|object| matches!(object.kind, Kind::Unreadable(_)))
     }
 
+    /// An object with exactly this label that cannot be read: it may be a plain record.
+    pub(super) fn unreadable_at(&self, label: &str) -> bool {
+        let unreadable = |object: &Object| matches!(object.kind, Kind::Unreadable(_));
+        self.objects.values().any(|object| object.label == label && unreadable(object))
+    }
+
     /// A foreign object with exactly this label.
     pub(super) fn foreign_at(&self, label: &str) -> bool {
         self.objects.values().any(|object| object.label == label && !matches!(object.kind, Kind::Plain))

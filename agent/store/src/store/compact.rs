@@ -63,6 +63,15 @@ impl<T: Token> Store<T> {
         self.compacting()?;
         // The marker was perhaps written by a process that crashed before it had settled.
         self.options.clock.sleep(self.token.limits().settle);
+        // An edit of a plain record goes before what it is an edit of: alone it would be somebody else's record.
+        let edits = self.clear.plain.iter().filter(|(_, plain)| plain.base.is_some());
+        let edits: Vec<ObjectId> = edits.map(|(id, _)| *id).collect();
+        if !edits.is_empty() {
+            for id in edits {
+                self.destroy(id)?;
+            }
+            self.settled();
+        }
         let tombstones = |known: &Known| known.items.iter().any(|item| matches!(item, Item::Tombstone(_)));
         let marker = |known: &Known| known.items.iter().any(|item| matches!(item, Item::Compaction));
         // Tombstones last: if this is given up half way, nothing that was deleted comes back.

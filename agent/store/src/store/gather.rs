@@ -79,7 +79,7 @@ impl<T: Token> Store<T> {
         let mut handles = Vec::new();
         let mut labels = Vec::new();
         for (handle, object) in &self.clear.objects {
-            if matches!(object.kind, Kind::Foreign | Kind::Unreadable(_)) {
+            if !matches!(object.kind, Kind::Plain) {
                 handles.push(*handle);
                 labels.push(object.label.clone());
             }
@@ -92,16 +92,28 @@ impl<T: Token> Store<T> {
         let mut groups = BTreeMap::new();
         let mut trouble = None;
         for (path, group) in names::group(&texts) {
-            let members: Vec<(ObjectHandle, Part)> =
-                group.members.into_iter().map(|(at, part)| (handles[at], part)).collect();
+            let members = group.members.into_iter().map(|(at, part)| (handles[at], part));
+            // What is broken may be a key of a record that others have made, if that is there.
+            let broken = |handle: &ObjectHandle| {
+                self.clear.objects.get(handle).is_some_and(|object| matches!(object.kind, Kind::Broken(_)))
+            };
+            let members: Vec<(ObjectHandle, Part)> = members
+                .filter(|(handle, part)| !broken(handle) || group.anchored && *part != Part::Data)
+                .collect();
+            if members.is_empty() {
+                continue;
+            }
             let known = old.remove(&path).filter(|old| {
                 old.members == members && !members.iter().any(|(handle, _)| self.clear.fresh.contains(handle))
             });
             let go =
                 |(handle, _): &(ObjectHandle, Part)| self.clear.objects.get(handle).is_some_and(|o| o.go);
             let sure = group.anchored || members.iter().any(go);
+            let contested: BTreeMap<ObjectHandle, RecordPath> =
+                group.contested.into_iter().map(|(at, other)| (handles[at], other)).collect();
             let (outcome, leftover) = match known {
-                Some(known) => (known.outcome, known.leftover),
+                // Which of its objects are superfluous depends on whose they are.
+                Some(known) => (known.outcome, known.leftover.filter(|_| known.contested == contested)),
                 None => match self.read_group(&path, &members) {
                     Ok(reading) => (outcome(&path, reading), None),
                     Err(error) => {
@@ -111,7 +123,6 @@ impl<T: Token> Store<T> {
                 },
             };
             let listed = group.listed;
-            let contested = group.contested.into_iter().map(|(at, other)| (handles[at], other)).collect();
             groups.insert(path, Group { members, listed, sure, contested, outcome, leftover });
         }
         if let Some(error) = trouble {
@@ -138,6 +149,7 @@ impl<T: Token> Store<T> {
             let trouble = match self.clear.objects.get(handle).map(|object| &object.kind) {
                 Some(Kind::Foreign) => None,
                 Some(Kind::Unreadable(why)) => Some(why.clone()),
+                Some(Kind::Broken(why)) => Some((*why).to_owned()),
                 _ => Some("it went away while it was read".to_owned()),
             };
             values.push(match trouble {

@@ -8,6 +8,7 @@ use hsm_types::{Key, RecordPath};
 use super::Store;
 use super::clear::{Group, Outcome};
 use super::open::of_the_object;
+use super::place::Room;
 use super::write::check_size;
 use crate::foreign::content::is_tombstone;
 use crate::foreign::names::Part;
@@ -125,7 +126,7 @@ impl<T: Token> Store<T> {
         while !waiting.is_empty() {
             let (mut imported, mut full) = (Vec::new(), Vec::new());
             for (path, head) in waiting {
-                match self.import(&path, &head) {
+                match self.import(&path, &head, self.options.encryption, Room::AtRest) {
                     Ok(()) => imported.push(path),
                     Err(StoreError::TokenFull { .. }) if !self.is_void() => full.push((path, head)),
                     Err(error) => set(report, &path, refused(error)?),

@@ -34,13 +34,15 @@ pub(super) struct Write {
     pub(super) current: Option<Stamp>,
     /// How many earlier values are kept.
     pub(super) keep: usize,
+    /// [`Room::Passing`] for a version that is about to be deleted.
+    pub(super) room: Room,
 }
 
 impl Write {
     /// The same version, over what is there by now.
     fn over(&self, old: Option<Entry>) -> Self {
         let (path, version, origin) = (self.path.clone(), self.version.clone(), self.origin.clone());
-        Self { path, version, origin, old, current: self.current, keep: self.keep }
+        Self { path, version, origin, old, current: self.current, keep: self.keep, room: self.room }
     }
 }
 
@@ -93,14 +95,16 @@ impl<T: Token> Store<T> {
                     || entry.heads.len() > 1
                     || incomplete
                     || self.index.hides_records()
+                    || self.clear.unreadable_at(request.path.as_str())
                     || !written_by_us(&current.revision.version);
                 let version = current.revision.version.next(writer, &request.parents, begin);
                 let origin = origin(&request.origin, &version, Some(current));
                 (version, origin, Some(current.revision.version.stamp()))
             }
         };
-        let keep = request.keep_history;
-        Ok(Decision::Write(Write { path: request.path.clone(), version, origin, old: found, current, keep }))
+        let (keep, room) = (request.keep_history, Room::AtRest);
+        let path = request.path.clone();
+        Ok(Decision::Write(Write { path, version, origin, old: found, current, keep, room }))
     }
 
     /// Writes a version of another token as it is, for mirrors: only where this token has nothing, or an ancestor.
@@ -143,18 +147,24 @@ impl<T: Token> Store<T> {
         let heads = found.iter().flat_map(|entry| &entry.heads);
         let current = heads.map(|head| head.revision.version.stamp()).next_back();
         let (version, origin) = (revision.version.clone(), revision.origin.clone());
-        self.write(&Write { path: path.clone(), version, origin, old: found, current, keep }, content)
+        let (path, room) = (path.clone(), Room::AtRest);
+        self.write(&Write { path, version, origin, old: found, current, keep, room }, content)
     }
 
     /// Writes a version as the options say. What is there in the format of others becomes ours before.
     pub(super) fn write(&mut self, what: &Write, content: &Content) -> Result<PutOutcome, StoreError> {
-        let old = self.absorbed(&what.path, what.old.clone())?;
-        self.write_own(&what.over(old), content)
+        let old = self.absorbed(&what.path, what.old.clone(), what.room)?;
+        self.write_own(&what.over(old), content, self.options.encryption)
     }
 
     /// Writes a version over one that is ours, or imports it.
-    pub(super) fn write_own(&mut self, what: &Write, content: &Content) -> Result<PutOutcome, StoreError> {
-        match self.options.encryption {
+    pub(super) fn write_own(
+        &mut self,
+        what: &Write,
+        content: &Content,
+        encryption: Encryption,
+    ) -> Result<PutOutcome, StoreError> {
+        match encryption {
             Encryption::Envelope => self.write_sealed(what, content),
             Encryption::None => self.write_plain(what, content),
         }
@@ -186,7 +196,7 @@ impl<T: Token> Store<T> {
         let need = Need {
             objects: 1 + chunks + usize::from(!history.apart.is_empty()),
             freed: self.objects_of(path, &history.sets) + self.clear_objects_of(what),
-            room: Room::AtRest,
+            room: what.room,
             leaving: Some(leaving),
             goes_back: self.goes_back(leaving) && history.apart.is_empty(),
         };
@@ -194,7 +204,9 @@ impl<T: Token> Store<T> {
         self.after_the_end(what);
         let written = self.write_version(what, &history, digest, own, fits, (&tail, part, chunks));
         self.finish(written)?;
-        self.back_to_rest(path);
+        if what.room == Room::AtRest {
+            self.back_to_rest(path);
+        }
         let (version, origin) = (version.clone(), origin.clone());
         Ok(PutOutcome { revision: Revision { version, digest, origin }, written: true })
     }

@@ -11,6 +11,7 @@ mod origins;
 mod packing;
 mod plain;
 mod records;
+mod seams;
 mod strangers;
 mod tombstones;
 mod wild;
