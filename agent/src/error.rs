@@ -260,6 +260,18 @@ mod tests {
         assert_eq!(OpError::from(damaged).code(), Code::Unavailable);
         let large = StoreError::ValueTooLarge { size: 2, max: 1 };
         assert_eq!(OpError::from(large).code(), Code::InvalidArgument);
+        let clear = StoreError::NotPlain { path: path(), reason: "it has 3000 bytes".into() };
+        let clear = OpError::from(clear);
+        assert_eq!((clear.code(), clear.reason), (Code::InvalidArgument, Some(Reason::ValueTooLarge)));
+        assert!(clear.message.contains("3000 bytes") && !clear.ends_epoch);
+        let other = RecordPath::new("other").unwrap();
+        let contested =
+            OpError::from(StoreError::Contested { path: path(), label: "the-label".into(), other });
+        assert_eq!(
+            (contested.code(), contested.reason),
+            (Code::FailedPrecondition, Some(Reason::ConflictPending))
+        );
+        assert!(contested.message.contains("the-label") && !contested.ends_epoch);
         assert_eq!(OpError::from(StoreError::LockHeld(std::time::Duration::ZERO)).code(), Code::Aborted);
         assert!(OpError::from(StoreError::Void).ends_epoch);
     }

@@ -64,6 +64,8 @@ pub struct Metrics {
     pub restarts: Counter,
     /// Bytes of objects that were replaced.
     pub bytes_replaced: Counter,
+    /// Of those, the bytes of objects that are too large to be replaced for ever.
+    pub bytes_leaking: Counter,
     expiry: Family<Role, Gauge<i64, AtomicI64>>,
 }
 
@@ -86,6 +88,7 @@ impl Default for Metrics {
             logins: Family::default(),
             restarts: Counter::default(),
             bytes_replaced: Counter::default(),
+            bytes_leaking: Counter::default(),
             expiry: Family::default(),
             registry: Registry::default(),
         };
@@ -123,6 +126,11 @@ impl Default for Metrics {
             "hsm_token_bytes_replaced",
             "Bytes of objects that were replaced by newer ones",
             this.bytes_replaced.clone(),
+        );
+        registry.register(
+            "hsm_token_bytes_leaking",
+            "Of the replaced bytes, those of objects that firmware 6.6 of a Pico HSM leaks flash by",
+            this.bytes_leaking.clone(),
         );
         registry.register(
             "hsm_certificate_expiry_seconds",
@@ -204,6 +212,7 @@ mod tests {
             "hsm_token_worker_restarts_total 0",
             "hsm_token_logins_total{result=\"ok\"} 1",
             "hsm_token_bytes_replaced_total 0",
+            "hsm_token_bytes_leaking_total 0",
             "hsm_certificate_expiry_seconds{role=\"server\"} 5",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -106,7 +106,7 @@ async fn run(config: RunConfig) -> Result<()> {
 
     let mut tasks: JoinSet<(&'static str, Result<()>)> = JoinSet::new();
     let tokens_ended = CancellationToken::new();
-    let tokens = start_tokens(&config, &metrics, &mut tasks, &tokens_ended)?;
+    let tokens = start_tokens(&config, &configured, &metrics, &mut tasks, &tokens_ended)?;
 
     let (stop_serving, _) = watch::channel(false);
     let agent = Arc::new(Agent {
@@ -179,6 +179,7 @@ async fn run(config: RunConfig) -> Result<()> {
 /// One thread for each token. `ended` is cancelled when the last of them has ended.
 fn start_tokens(
     config: &RunConfig,
+    configured: &Configured,
     metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<(&'static str, Result<()>)>,
     ended: &CancellationToken,
@@ -195,6 +196,8 @@ fn start_tokens(
             chosen: chosen.clone(),
             poll: config.poll_interval,
             reread: config.reread,
+            encryption: config.encryption,
+            configured: configured.subscribe(),
             peers: Arc::clone(&peers),
             place,
             metrics: Arc::clone(metrics),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use hsm_store::{Options, Store};
+use hsm_store::{Encryption, Options, Store};
 use hsm_token::worker::{OpenscSettings, WorkerToken};
 use hsm_token::{ErrorClass, Pin, Token as _, TokenError, TokenInfo};
 use hsm_types::{Presence, TokenId};
@@ -14,7 +14,7 @@ use super::peers::Sighting;
 use super::thread::Actor;
 use crate::error::OpError;
 use crate::reason::Reason;
-use crate::state::Tie;
+use crate::state::{Tie, TokenFacts, encryption_of};
 use crate::token_open::{self, identify, lock_path, with_pin};
 
 impl Actor {
@@ -42,7 +42,8 @@ impl Actor {
             }
         };
         let info = self.status.info.clone().unwrap_or_default();
-        let options = Options::new(lock_path(&self.config.chosen.runtime_dir, &info));
+        let mut options = Options::new(lock_path(&self.config.chosen.runtime_dir, &info));
+        options.encryption = self.encryption();
         match Store::open(worker, options) {
             Ok(store) => self.accept(store, &tie),
             Err((worker, error)) => {
@@ -82,6 +83,30 @@ impl Actor {
                 Err(down)
             }
         }
+    }
+
+    /// How new versions of records are written on the token that is there: as the HSMDevices that mean it say, else as
+    /// the flags do. Said once when it is not as before.
+    pub(super) fn encryption(&mut self) -> Encryption {
+        let info = self.status.info.clone().unwrap_or_default();
+        let token = TokenFacts::of(&self.config.chosen.module, &info);
+        let now = self.config.configured.borrow();
+        let encryption = encryption_of(&now.devices, &token, self.config.encryption);
+        drop(now);
+        if encryption != self.encryption {
+            let token_id = self.status.token_id.map(|id| id.to_string()).unwrap_or_default();
+            match encryption {
+                Encryption::None => tracing::warn!(
+                    token_id,
+                    "New versions of records are written to the token in clear from now on, as was configured."
+                ),
+                Encryption::Envelope => {
+                    tracing::info!(token_id, "New versions of records are sealed on the token from now on.");
+                }
+            }
+            self.encryption = encryption;
+        }
+        encryption
     }
 
     fn start_worker(&mut self) -> Result<WorkerToken, TokenError> {

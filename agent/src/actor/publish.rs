@@ -16,6 +16,9 @@ impl Actor {
         let bytes = self.replaced + store.bytes_replaced();
         self.config.metrics.bytes_replaced.inc_by(bytes.saturating_sub(self.status.bytes_replaced));
         self.status.bytes_replaced = bytes;
+        let leaking = self.leaked + store.bytes_leaking();
+        self.config.metrics.bytes_leaking.inc_by(leaking.saturating_sub(self.leaking));
+        self.leaking = leaking;
         self.status.pending = store.pending() as u64;
         let index = store.index();
         self.status.history = index.entries().values().map(|entry| entry.history.len() as u64).sum();

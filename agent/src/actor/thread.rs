@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-use hsm_store::Remedy;
+use hsm_proto::agent::ConfigureRequest;
+use hsm_store::{Encryption, Remedy};
 use hsm_token::pkcs11::TokenSelector;
 use hsm_token::worker::WorkerToken;
 use hsm_token::{NextStart, Token as _};
@@ -34,6 +35,10 @@ pub struct ActorConfig {
     pub poll: Duration,
     /// How often the records of a token that others may reach too are read anew; `None` where nobody else can.
     pub reread: Option<Duration>,
+    /// How new versions of records are written where no HSMDevice says it of this token.
+    pub encryption: Encryption,
+    /// What the HSMDevices say.
+    pub configured: watch::Receiver<ConfigureRequest>,
     /// The other tokens of this node.
     pub peers: Arc<Peers>,
     /// This token's number among them.
@@ -66,8 +71,11 @@ pub fn start(config: ActorConfig) -> std::io::Result<(TokenHandle, oneshot::Rece
         seen: None,
         blank: None,
         refused_key: None,
+        encryption: Encryption::Envelope,
         next: None,
         replaced: 0,
+        leaking: 0,
+        leaked: 0,
         config,
         queue,
         view,
@@ -95,10 +103,16 @@ pub(super) struct Actor {
     pub(super) blank: Option<(Tie, Down)>,
     /// The pinned fingerprint because of which a token was refused.
     pub(super) refused_key: Option<String>,
+    /// How records were written last.
+    pub(super) encryption: Encryption,
     /// A command that was taken from the queue too early.
     next: Option<Command>,
     /// Bytes replaced in earlier epochs.
     pub(super) replaced: u64,
+    /// Bytes of large objects among all that were replaced so far.
+    pub(super) leaking: u64,
+    /// The same in earlier epochs.
+    pub(super) leaked: u64,
     pub(super) stopping: bool,
     pub(super) unlocking: Vec<oneshot::Sender<Result<(), OpError>>>,
     queue: Receiver<Command>,
@@ -196,12 +210,14 @@ impl Actor {
             }
         };
         self.replaced = self.status.bytes_replaced;
+        self.leaked = self.leaking;
         self.worker = Some(store.into_token());
         end
     }
 
     /// Does what is asked of the open token. Says why the epoch is over, where it is.
     fn perform(&mut self, command: Command, store: &mut Opened) -> Option<Down> {
+        store.set_encryption(self.encryption());
         let over = match command {
             Command::Put(put) => self.puts(*put, Ok(&mut *store)),
             Command::Job { call, until, span, run } => {

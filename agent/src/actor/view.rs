@@ -146,6 +146,7 @@ impl View {
 impl Records {
     /// The records of an index, sharing every entry that is as it was in `before`.
     pub fn of(index: &hsm_store::Index, before: Option<&Records>) -> Self {
+<<<<<<< HEAD
         let mut entries = BTreeMap::new();
         let listed = index.entries().keys();
         for path in listed.chain(index.unlisted()) {
@@ -153,6 +154,24 @@ impl Records {
             let same = before.and_then(|b| b.entries.get(path)).filter(|old| ***old == entry);
             entries.insert(path.clone(), same.map_or_else(|| Arc::new(entry), Arc::clone));
         }
+=======
+        let entries = index
+            .entries()
+            .iter()
+            .map(|(path, entry)| {
+                let entry = Entry {
+                    heads: entry.heads.clone(),
+                    tombstones: entry.tombstones.clone(),
+                    unknown: match index.presence(path) {
+                        Presence::Unknown(why) => Some(why.to_string()),
+                        Presence::Present(_) | Presence::Absent => None,
+                    },
+                };
+                let same = before.and_then(|b| b.entries.get(path)).filter(|old| ***old == entry);
+                (path.clone(), same.map_or_else(|| Arc::new(entry), Arc::clone))
+            })
+            .collect();
+>>>>>>> agent2
         Self { entries, hides: index.hides_records() }
     }
 }

@@ -5,7 +5,7 @@ mod select;
 mod serve;
 mod units;
 
-pub use run::{LogFormat, RunArgs, RunConfig, TlsFiles};
+pub use run::{EncryptionMode, LogFormat, RunArgs, RunConfig, TlsFiles};
 pub use select::{Chosen, SelectArgs};
 pub use serve::ServeArgs;
 pub use units::parse_duration;

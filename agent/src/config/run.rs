@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hsm_store::Encryption;
+
 use super::{Chosen, ConfigError, ServeArgs, parse_duration};
 
 /// How log lines look.
@@ -13,6 +15,24 @@ pub enum LogFormat {
     Json,
     /// For people.
     Text,
+}
+
+/// How new versions of records are written on the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum EncryptionMode {
+    /// Sealed with the token's store key.
+    Envelope,
+    /// In clear: whoever reads the token's flash reads them.
+    None,
+}
+
+impl From<EncryptionMode> for Encryption {
+    fn from(mode: EncryptionMode) -> Self {
+        match mode {
+            EncryptionMode::Envelope => Self::Envelope,
+            EncryptionMode::None => Self::None,
+        }
+    }
 }
 
 /// The flags of `run`.
@@ -47,6 +67,10 @@ pub struct RunArgs {
         value_name = "NAME"
     )]
     pub controller_identity: String,
+    /// How new versions of records are written where no HSMDevice says it of their token: sealed (envelope), or in clear
+    /// as objects that plain PKCS#11 tools can read (none)
+    #[arg(long, env = "HSM_ENCRYPTION", value_enum, default_value = "envelope", value_name = "HOW")]
+    pub encryption: EncryptionMode,
     /// How often a software token is looked at for changes by others
     #[arg(long, env = "HSM_POLL_INTERVAL", default_value = "5s", value_parser = parse_duration, value_name = "TIME")]
     pub poll_interval: Duration,
@@ -96,6 +120,8 @@ pub struct RunConfig {
     pub tls: TlsFiles,
     /// Who may call.
     pub controller_identity: String,
+    /// See [`RunArgs::encryption`].
+    pub encryption: Encryption,
     /// See [`RunArgs::poll_interval`].
     pub poll_interval: Duration,
     /// See [`RunArgs::tls_reload_interval`].
@@ -157,6 +183,7 @@ impl RunArgs {
             health_listen: self.health_listen,
             tls,
             controller_identity: self.controller_identity.clone(),
+            encryption: self.encryption.into(),
             poll_interval: self.poll_interval,
             tls_reload_interval: self.tls_reload_interval,
             drain_timeout: self.drain_timeout,
@@ -186,6 +213,7 @@ mod tests {
             tls_key: Some("/k".into()),
             client_ca: Some("/ca".into()),
             controller_identity: "controller".into(),
+            encryption: EncryptionMode::Envelope,
             poll_interval: Duration::from_secs(5),
             tls_reload_interval: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(20),

@@ -2,125 +2,15 @@
 
 use std::path::Path;
 
-use faulty_pkcs11::{Action, CardOptions, Counters, Fault, Machine, OpenSc, When};
-use hsm_agent::state::{Admissions, By};
-use hsm_proto::agent::{
-    Content, Fence, GetRecordRequest, PutRecordRequest, TokenState, TokenStatus, UnlockTokenRequest,
-    WatchRecordsRequest, put_record_request::Expect, watch_records_response::Event,
-};
-use hsm_store::{Options, Store};
-use hsm_token::pkcs11::{Pkcs11Config, TokenSelector};
-use hsm_token::worker::{OpenscSettings, WorkerConfig, WorkerToken};
-use hsm_token::{EpochBudget, LOGINS_PER_DAY, Pin, Token as _};
-use hsm_types::TokenId;
+use faulty_pkcs11::{Action, Counters, Fault, OpenSc, When};
+use hsm_agent::state::By;
+use hsm_proto::agent::{TokenState, UnlockTokenRequest, WatchRecordsRequest, watch_records_response::Event};
+use hsm_token::{EpochBudget, LOGINS_PER_DAY, Token as _};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tonic::Code;
 
-use crate::node::{Agent, Client, Node, worker_program};
-
-const PIN: &str = "648219-pico";
-const ONE: &str = "Pico HSM [CCID Interface] (E6A1) 00 00";
-const TWO: &str = "Pico HSM [CCID Interface] (E6B2) 01 00";
-/// The first device in another port.
-const ONE_MOVED: &str = "Pico HSM [CCID Interface] (E6A1) 02 00";
-
-/// A node with a machine of readers and cards.
-struct Hardware {
-    node: Node,
-    machine: Machine,
-}
-
-impl Hardware {
-    fn new() -> Self {
-        let node = Node::new();
-        let machine = Machine::new(node.path("machine")).unwrap();
-        let node = node.with_module(faulty_pkcs11::module_path().unwrap(), machine.env());
-        std::fs::write(node.path("pin"), PIN).unwrap();
-        Self { node, machine }
-    }
-
-    /// With one card in the first reader, and a store on it.
-    fn with_token() -> (Self, TokenId) {
-        let this = Self::new();
-        let id = this.add(ONE, None);
-        (this, id)
-    }
-
-    /// Plugs in a new card and makes a store on it.
-    fn add(&self, reader: &str, token_id: Option<TokenId>) -> TokenId {
-        self.machine.add_card(reader, &CardOptions::with_pin(PIN)).unwrap();
-        let mut worker = self.worker(reader);
-        worker.login(&Pin::exactly(PIN.to_owned())).unwrap();
-        let mut options = Options::new(self.node.path("making.lock"));
-        Store::format(&mut worker, token_id, &mut options).unwrap().token_id
-    }
-
-    fn worker(&self, reader: &str) -> WorkerToken {
-        self.worker_with(reader, true)
-    }
-
-    /// A worker beside the agent's, not logged in.
-    fn worker_sharing(&self, reader: &str) -> WorkerToken {
-        self.worker_with(reader, false)
-    }
-
-    fn worker_with(&self, reader: &str, exclusive: bool) -> WorkerToken {
-        let module = faulty_pkcs11::module_path().unwrap();
-        let token = TokenSelector::Reader(reader.to_owned());
-        let mut config = WorkerConfig::new(Pkcs11Config { module, token }).unwrap();
-        config.worker = worker_program();
-        config.worker.env = self.machine.env();
-        let others = self.machine.readers().unwrap().into_iter().filter(|other| other != reader).collect();
-        config.opensc = Some(OpenscSettings {
-            exclusive,
-            other_readers: others,
-            ..OpenscSettings::new(self.node.path(""))
-        });
-        WorkerToken::open(config).unwrap()
-    }
-
-    fn run(&self, readers: &[&str], flags: &[&str]) -> Agent {
-        let mut all: Vec<&str> = readers.iter().flat_map(|reader| ["--reader", *reader]).collect();
-        all.extend(flags);
-        self.node.run_args(&all, &[])
-    }
-
-    fn counters(&self, card: &str) -> Counters {
-        self.machine.counters(card).unwrap()
-    }
-
-    fn admissions(&self) -> Admissions {
-        Admissions::load(&self.node.path("state")).unwrap()
-    }
-}
-
-fn put(token: &str, path: &str) -> PutRecordRequest {
-    PutRecordRequest {
-        token_id: token.into(),
-        path: path.into(),
-        content: Some(Content { data: [("k".to_owned(), b"v".to_vec())].into(), metadata: None }),
-        expect: Some(Expect::Absent(true)),
-        fence: Some(Fence { lease_uid: "lease".into(), transitions: 1 }),
-        ..PutRecordRequest::default()
-    }
-}
-
-async fn read(client: &mut Client, token: &str, path: &str) -> Result<(), Code> {
-    let get = GetRecordRequest { token_id: token.into(), path: path.into() };
-    client.records.get(get).await.map(drop).map_err(|status| status.code())
-}
-
-fn ready(list: &[TokenStatus]) -> bool {
-    list.iter().all(|status| status.state == TokenState::Ready as i32)
-}
-
-/// The value of this line of the metrics; 0 where it is not there.
-fn metric(agent: &Agent, series: &str) -> u64 {
-    let text = agent.http("/metrics").1;
-    let line = text.lines().find_map(|line| line.strip_prefix(series));
-    line.map_or(0, |value| value.trim().parse().unwrap())
-}
+use crate::cards::{Hardware, ONE, ONE_MOVED, PIN, TWO, metric, put, read, ready};
 
 #[tokio::test]
 async fn a_thousand_polls_cost_no_login_no_value_and_no_write() {

@@ -23,7 +23,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use crate::pki::{CONTROLLER, Ca, Leaf};
 
 /// How long anything may take here before the test says so.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 pub struct Node {
     dir: tempfile::TempDir,
@@ -160,10 +160,11 @@ impl Node {
         let child = self
             .program()
             .arg("run")
+            .env("HSM_LOG_LEVEL", "debug")
             .args(flags)
             .args(["--node-name", "node-1", "--listen", "127.0.0.1:0", "--health-listen", "127.0.0.1:0"])
             .envs([("HSM_POLL_INTERVAL", "300ms")])
-            .args(["--tls-reload-interval", "300ms", "--log-level", "debug"])
+            .args(["--tls-reload-interval", "300ms"])
             .arg("--tls-cert")
             .arg(self.path("tls.crt"))
             .arg("--tls-key")
@@ -265,6 +266,11 @@ impl Node {
             }
         }
         panic!("there is no token {label}");
+    }
+
+    /// Makes a data object on the token `test`, as another program would.
+    pub fn plant(&self, label: &str, value: &[u8]) {
+        self.logged_in().create(label, Visibility::Private, value).unwrap();
     }
 
     fn logged_in(&self) -> WorkerToken {

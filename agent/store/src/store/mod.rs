@@ -38,7 +38,7 @@ use zeroize::Zeroizing;
 use crate::catalog::{Assemblies, Objects};
 use crate::format::{Damage, Fingerprint, ObjectId, SetId, StoreKeys};
 use crate::lock::ReaderLock;
-use crate::{Index, Options, StoreError, WriterLock};
+use crate::{Encryption, Index, Options, StoreError, WriterLock};
 
 pub(crate) use clear::Plain;
 pub use migrate::{Migration, MigrationOutcome, MigrationReport};
@@ -206,6 +206,11 @@ impl<T: Token> Store<T> {
     /// Whether the epoch that this store was opened in has ended: it answers nothing any more, open a new one.
     pub fn is_void(&self) -> bool {
         self.void || self.token.epoch() != self.epoch
+    }
+
+    /// How new versions are written from now on. What is there stays as it is until its next write.
+    pub fn set_encryption(&mut self, encryption: Encryption) {
+        self.options.encryption = encryption;
     }
 
     /// Gives the token back.

@@ -172,23 +172,44 @@ impl Module {
                 Err(error) => silent.push((slot.id(), error)),
             }
         }
-        // A blank token is told as what it is, and not as one that cannot be reached.
-        let blank = there.iter().any(|found| !found.initialized && selector.fits(&found.info));
-        choose(there, silent, selector, &self.path, operation).map_err(|error| match selector {
-            TokenSelector::Reader(reader)
-                if error.class == ErrorClass::TokenAbsent && !blank && self.has_slot(reader) =>
-            {
-                TokenError::new(
-                    ErrorClass::Unreachable,
-                    operation,
-                    format!(
-                        "the reader {reader:?} is there but shows no token: another program may hold the card, or it \
-                         does not answer yet"
-                    ),
-                )
-            }
+        // A blank token in the reader that is meant is told as what it is, and not as one that cannot be reached.
+        let blank = matches!(selector, TokenSelector::Reader(_))
+            && there.iter().any(|found| !found.initialized && selector.fits(&found.info));
+        choose(there, silent, selector, &self.path, operation).map_err(|error| match self.hides(selector) {
+            Some(reader) if error.class == ErrorClass::TokenAbsent && !blank => TokenError::new(
+                ErrorClass::Unreachable,
+                operation,
+                format!(
+                    "the reader {reader:?} is there but shows no token: another program may hold the card, or it does \
+                     not answer yet"
+                ),
+            ),
             _ => error,
         })
+    }
+
+    /// A reader in which the token that is meant may be, though the module lists none there.
+    ///
+    /// The reader that was named counts in any case: a Pico HSM is reader and card in one. Of others only one whose
+    /// card is there and does not answer, as it is where another program holds it: a reader may well be empty.
+    fn hides(&self, selector: &TokenSelector) -> Option<String> {
+        if let TokenSelector::Reader(reader) = selector {
+            return self.has_slot(reader).then(|| reader.clone());
+        }
+        let context = self.context().ok()?;
+        let with_token = context.get_slots_with_token().ok()?;
+        let silent = |slot: &Slot| {
+            let meant = !matches!(selector, TokenSelector::Slot(id) if *id != slot.id());
+            let answer = context.get_token_info(*slot).map_err(|e| token_error("open", &e).class);
+            meant && answer.is_err_and(|class| class != ErrorClass::TokenAbsent)
+        };
+        let slots = context.get_all_slots().ok()?.into_iter().filter(|slot| !with_token.contains(slot));
+        let slot = slots.into_iter().find(silent)?;
+        Some(
+            context
+                .get_slot_info(slot)
+                .map_or_else(|_| format!("slot {}", slot.id()), |info| trimmed(info.slot_description())),
+        )
     }
 
     /// Whether there is a slot of this description, with a token or without one. A Pico HSM is reader and card in one.

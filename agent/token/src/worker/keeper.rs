@@ -54,12 +54,14 @@ pub(super) struct Keeper {
     shared: Arc<Shared>,
     process: Option<Process>,
     started: bool,
+    /// What the workers so far could not protect, as it was said: once, not with every start.
+    unprotected: Vec<String>,
     next_id: u64,
 }
 
 impl Keeper {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, process: None, started: false, next_id: 1 }
+        Self { shared, process: None, started: false, unprotected: Vec::new(), next_id: 1 }
     }
 
     /// Works until the handle is gone, then ends the worker.
@@ -119,11 +121,12 @@ impl Keeper {
         self.process = Some(process);
         let answer = self.exchange(Command::Hello(Nothing {}), due);
         if let Ok(Answer::Hello(Hello { protocol: PROTOCOL, refused })) = answer {
-            if !refused.is_empty() {
+            if !refused.is_empty() && self.unprotected != refused {
                 tracing::warn!(
                     refused = refused.join("; "),
                     "The token worker could not protect itself fully."
                 );
+                self.unprotected = refused;
             }
             return Ok(());
         }
