@@ -63,22 +63,18 @@ impl<T: Token> Store<T> {
                 Ok(Decision::Done(outcome)) => Ok(outcome),
                 Ok(Decision::Write(what)) => {
                     let left = requests.len() - number + shared.puts.len();
-                    match self.sharable(&what, request, left) {
-                        Some(entry) => {
-                            if shared.size + entry.len() + SEALED_OVERHEAD > self.token.limits().object_size {
-                                doubt |= !self.flush(&mut shared, &mut outcomes);
-                            }
-                            shared.size += entry.len();
-                            shared.entries.push(entry);
-                            shared.puts.push((number, what, request));
-                            continue;
+                    if let Some(entry) = self.sharable(&what, request, left) {
+                        if shared.size + entry.len() + SEALED_OVERHEAD > self.token.limits().object_size {
+                            doubt |= !self.flush(&mut shared, &mut outcomes);
                         }
-                        None => {
-                            let outcome = self.write(&what, &request.content);
-                            doubt |= outcome.is_err();
-                            outcome
-                        }
+                        shared.size += entry.len();
+                        shared.entries.push(entry);
+                        shared.puts.push((number, what, request));
+                        continue;
                     }
+                    let outcome = self.write(&what, &request.content);
+                    doubt |= outcome.is_err();
+                    outcome
                 }
                 Err(error) => Err(error),
             };
