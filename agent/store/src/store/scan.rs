@@ -43,17 +43,14 @@ impl<T: Token> Store<T> {
         let _lock = self.reader_lock()?;
         let before = self.index.clone();
         self.scan()?;
-        let both = [&before, &self.index];
         let mut paths: Vec<RecordPath> =
-            both.iter().flat_map(|index| index.entries.keys().chain(index.aside.keys())).cloned().collect();
+            before.entries.keys().chain(self.index.entries.keys()).cloned().collect();
         paths.sort();
         paths.dedup();
         let moved = before.hides_records() != self.index.hides_records();
         let changed = |path: &RecordPath| {
             let (old, new) = (before.entries.get(path), self.index.entries.get(path));
             match (old, new) {
-                _ if before.aside.get(path) != self.index.aside.get(path) => true,
-                (None, None) => false,
                 (Some(old), Some(new)) => {
                     old.damaged != new.damaged
                         || old.tombstones != new.tombstones
