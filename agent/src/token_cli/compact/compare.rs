@@ -42,6 +42,11 @@ pub(super) fn compare(index: &Index, export: &Export) -> Fit {
             Item::Earlier(_) | Item::Missing(_) => {}
         }
     }
+    // A copy that others have made of what was deleted shows while the tombstones are off the token.
+    let token: BTreeSet<Version> = token
+        .into_iter()
+        .filter(|(path, stamp, _)| !file_dead.contains(&(path.clone(), stamp.incarnation)))
+        .collect();
     if token == file && dead == file_dead {
         Fit::Same
     } else if token.is_subset(&file) && dead.is_subset(&file_dead) {

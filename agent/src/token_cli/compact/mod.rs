@@ -75,19 +75,19 @@ impl Compaction<'_> {
         let export = self.export()?;
         let mut note = Note::load(&self.chosen.state_dir, self.id)?;
         self.check(&export, &note)?;
-        if !note.is_of(&export) {
+        let begun = note.is_of(&export);
+        if !begun {
             note.begin(&export, self.args.reformat)?;
         }
         if self.args.reformat && !note.is_formatted() {
-            self.reformat()?;
+            self.reformat(&export, begun)?;
             note.formatted()?;
         }
         let (worker, info) = log_in(&self.chosen)?;
         let mut store = open_store(&self.chosen, worker, &info)?;
-        store.begin_compaction().map_err(|error| match error {
-            StoreError::NoMarker(_) => Failure::Other(format!("{error}: that is compact --reformat")),
-            other => other.into(),
-        })?;
+        if let Some(error) = self.begin(&mut store, &export, begun || note.is_formatted())? {
+            return Err(Failure::Other(format!("{error}: that is compact --reformat")));
+        }
         store.empty()?;
         refill(&mut store, &export)?;
         store.end_compaction()?;
@@ -150,19 +150,13 @@ impl Compaction<'_> {
     /// Nothing may be on the token that is not in the export. Without a note that this compaction has begun, all of it
     /// must be there: else the file is an old one.
     fn check(&self, export: &Export, note: &Note) -> Outcome {
-        let older = || {
-            Failure::Other(format!(
-                "{} is not what the token holds: something was changed since. Give another --out FILE; nothing was changed",
-                self.args.out.display()
-            ))
-        };
         let begun = note.is_of(export);
         let (worker, info) = log_in(&self.chosen)?;
         match Store::open(worker, options(&self.chosen, &info)).map_err(|(_, error)| error) {
             Ok(store) => match compare(store.index(), export) {
                 Fit::Same => Ok(()),
                 Fit::Part if begun || store.is_compacting() => Ok(()),
-                Fit::Part | Fit::Other => Err(older()),
+                Fit::Part | Fit::Other => Err(self.older()),
             },
             // Half taken off; what is left opens nothing, or is not a store any more.
             Err(StoreError::NoIdentity | StoreError::StoreKeyMissing(_)) if self.args.reformat && begun => {
@@ -172,8 +166,43 @@ impl Compaction<'_> {
         }
     }
 
+    /// Writes the marker, under which nobody else writes, and makes sure that nothing was written since the export was
+    /// compared. Gives the error if there is no room for the marker.
+    fn begin(
+        &self,
+        store: &mut Store<WorkerToken>,
+        export: &Export,
+        begun: bool,
+    ) -> Result<Option<StoreError>, Failure> {
+        let begun = begun || store.is_compacting();
+        let no_marker = match store.begin_compaction() {
+            Ok(()) => None,
+            Err(error @ StoreError::NoMarker(_)) => Some(error),
+            Err(error) => return Err(error.into()),
+        };
+        let fits = match compare(store.index(), export) {
+            Fit::Same => true,
+            Fit::Part => begun,
+            Fit::Other => false,
+        };
+        if fits {
+            return Ok(no_marker);
+        }
+        if !begun && no_marker.is_none() {
+            store.end_compaction()?;
+        }
+        Err(self.older())
+    }
+
+    fn older(&self) -> Failure {
+        Failure::Other(format!(
+            "{} is not what the token holds: something was changed since. Give another --out FILE; nothing was changed",
+            self.args.out.display()
+        ))
+    }
+
     /// Takes the store off, and makes a new one of the same name; its new key is pinned.
-    fn reformat(&self) -> Outcome {
+    fn reformat(&self, export: &Export, begun: bool) -> Outcome {
         let (worker, info) = log_in(&self.chosen)?;
         let tie = Tie::of(&info);
         let mut book = Admissions::load(&self.chosen.state_dir)?;
@@ -182,11 +211,10 @@ impl Compaction<'_> {
         let mut worker = match Store::open(worker, options(&self.chosen, &info)) {
             // Under the marker for as long as there is something to destroy: nothing is known of its records meanwhile.
             Ok(mut store) => {
-                match store.begin_compaction() {
-                    Ok(()) => store.empty()?,
+                match self.begin(&mut store, export, begun)? {
+                    None => store.empty()?,
                     // The flash takes nothing more: that is what taking all of it off is for.
-                    Err(StoreError::NoMarker(_)) => {}
-                    Err(error) => return Err(error.into()),
+                    Some(_) => {}
                 }
                 store.into_token()
             }
