@@ -110,6 +110,8 @@ struct State {
     ghosts: BTreeSet<String>,
     next_uid: u64,
     epoch: u64,
+    /// Whether others may reach the token too.
+    shared: bool,
     crashed: bool,
     faults: Vec<(Fault, usize)>,
     calls: Vec<Call>,
@@ -146,6 +148,7 @@ impl World {
                 ghosts: BTreeSet::new(),
                 next_uid: 0,
                 epoch: 0,
+                shared: false,
                 crashed: false,
                 faults: Vec::new(),
                 calls: Vec::new(),
@@ -171,6 +174,11 @@ impl World {
     /// Options with this world's clock.
     pub fn options(&self, lock: impl Into<std::path::PathBuf>) -> Options {
         Options { clock: Arc::new(self.clock()), ..Options::new(lock) }
+    }
+
+    /// From now on others may reach the token too, as through a shared reader.
+    pub fn share(&self) {
+        held(&self.state).shared = true;
     }
 
     /// Begins an epoch, logged in.
@@ -441,6 +449,10 @@ impl Token for MemoryToken {
 
     fn limits(&self) -> Limits {
         held(&self.state).limits
+    }
+
+    fn alone(&self) -> bool {
+        !held(&self.state).shared
     }
 
     fn info(&mut self) -> Result<TokenInfo, TokenError> {

@@ -163,6 +163,13 @@ pub trait Token: Send {
     /// The token's description and PIN flags. No login, no wear.
     fn info(&mut self) -> Result<TokenInfo, TokenError>;
 
+    /// Whether nobody else reaches the token while this epoch lasts. Where others may, and changes do not show
+    /// ([`Limits::live_view`]), a handle may mean another object by now, and neither a listing nor a read tells: only
+    /// the start of an epoch is sure.
+    fn alone(&self) -> bool {
+        true
+    }
+
     /// Whether the session is what it was when it was opened: the cheap question of a poll. Touches no object, wears
     /// nothing (on hardware one APDU). An error that ends the epoch says that somebody started on the token, or that
     /// it went away; `Ok` proves nothing where others may reach the token too.

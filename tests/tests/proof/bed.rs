@@ -168,6 +168,11 @@ impl World {
         self.clock.sleep(2 * FLASH);
     }
 
+    /// Lets a minute pass.
+    pub(crate) fn minute(&self) {
+        self.clock.sleep(Duration::from_mins(1));
+    }
+
     /// What the owner of an idle token does: pack until there is nothing left to pack.
     pub(crate) fn idle(&self, store: &mut ProofStore) {
         self.settle(store);

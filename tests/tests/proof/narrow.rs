@@ -46,6 +46,10 @@ impl Token for Narrow {
         self.limits.unwrap_or_else(|| self.worker.limits())
     }
 
+    fn alone(&self) -> bool {
+        self.worker.alone()
+    }
+
     fn info(&mut self) -> Result<TokenInfo, TokenError> {
         self.call().info()
     }

@@ -1,9 +1,9 @@
 //! SCENARIO 6 where the connection is not exclusive: another process destroys and creates objects beside us, so that our
 //! handles name other objects than they did. What they give is never returned, and nothing is destroyed on their word.
 //!
-//! Shown is an epoch that was begun after the other process had done its work, or while it did it. Within an epoch a
-//! module answers from its memory, whatever others have done since (TOKEN.md, section 4): there the store cannot know,
-//! which is why the connection is exclusive unless somebody asks for another.
+//! Within an epoch a module answers from its memory, whatever others have done since (TOKEN.md, section 4): there the
+//! store cannot know, which is why the connection is exclusive unless somebody asks for another, and why a shared one
+//! destroys only when an epoch is young.
 
 use std::time::Duration;
 
@@ -107,6 +107,31 @@ fn read_while_others_write(millis: u64) -> bool {
     drop((ours, theirs));
     assert!(world.machine.objects(READER).unwrap() == there, "something was destroyed or written");
     true
+}
+
+/// What we superseded was destroyed by another process, which logged in and made an object that has its place now: our
+/// handle reads as ours, from memory, and means theirs. It is not destroyed, and the next epoch sees what there is.
+#[test]
+fn what_got_the_place_of_ours_is_not_destroyed_in_its_stead() {
+    let world = shared();
+    let before = sealed(&world);
+    let mut store = world.open();
+    world.minute();
+    store.put(&put("a", &[("k", b"new")])).unwrap();
+    assert_eq!(store.pending(), 1);
+    let mut theirs = world.logged_in();
+    replace(&mut theirs, &before[..1]);
+    world.minute();
+    assert_eq!(store.settle().unwrap(), None);
+    assert!(!store.repack().unwrap());
+    drop(store);
+    let there = world.machine.objects(READER).unwrap();
+    assert_eq!(there.iter().filter(|object| object.label.starts_with("theirs/")).count(), 8);
+    drop(theirs);
+    let mut store = world.open();
+    world.settle(&mut store);
+    assert_eq!(values(&mut store, &path("a")).unwrap(), one("k", b"new"));
+    assert!(world.machine.objects(READER).unwrap() == there, "nothing of theirs goes, and nothing of ours");
 }
 
 /// One object takes another's place, under its label: sealed for another name, it does not open.

@@ -211,10 +211,9 @@ impl Compaction<'_> {
         let mut worker = match Store::open(worker, options(&self.chosen, &info)) {
             // Under the marker for as long as there is something to destroy: nothing is known of its records meanwhile.
             Ok(mut store) => {
-                match self.begin(&mut store, export, begun)? {
-                    None => store.empty()?,
-                    // The flash takes nothing more: that is what taking all of it off is for.
-                    Some(_) => {}
+                // Without a marker the flash takes nothing more: that is what taking all of it off is for.
+                if self.begin(&mut store, export, begun)?.is_none() {
+                    store.empty()?;
                 }
                 store.into_token()
             }

@@ -12,6 +12,9 @@ use crate::StoreError;
 use crate::catalog::Item;
 use crate::format::{self, ObjectId};
 
+/// For how long after its start, and the time that the flash needs, an epoch of a shared reader destroys.
+const YOUNG: Duration = Duration::from_secs(5);
+
 /// How many objects a write may leave behind.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
@@ -52,8 +55,30 @@ impl<T: Token> Store<T> {
         Ok(self.next_due().map(|due| due.saturating_duration_since(now)))
     }
 
-    /// When the next superseded object may be destroyed.
+    /// Whether a handle surely still means the object that it meant when the epoch began. Where others reach the token
+    /// and what they do does not show (a shared reader), a destroyed object's place may hold another program's object
+    /// by now, which a read answers from memory; so there only a young epoch destroys (TOKEN.md, section 1).
+    pub(super) fn may_destroy(&self) -> bool {
+        let limits = self.token.limits();
+        self.token.alone()
+            || limits.live_view
+            || self.options.clock.now() <= self.opened + limits.settle + YOUNG
+    }
+
+    /// The same as a condition: without it this epoch is over, and the next one may.
+    pub(super) fn destroyable(&mut self) -> Result<(), StoreError> {
+        if self.may_destroy() {
+            return Ok(());
+        }
+        self.void = true;
+        Err(StoreError::Void)
+    }
+
+    /// When the next superseded object may be destroyed; none in an epoch that may not.
     fn next_due(&self) -> Option<Instant> {
+        if !self.may_destroy() {
+            return None;
+        }
         self.garbage.values().copied().chain(self.clear.due()).min()
     }
 
@@ -104,6 +129,9 @@ impl<T: Token> Store<T> {
             let (unsettled, next) = self.unsettled(now);
             if self.index.counts.total() + unsettled + objects <= limit {
                 return Ok(());
+            }
+            if self.pending() > 0 {
+                self.destroyable()?;
             }
             let due = self.next_due();
             let Some(until) = due.into_iter().chain(next).min() else {
@@ -262,6 +290,7 @@ impl<T: Token> Store<T> {
     }
 
     pub(super) fn destroy(&mut self, id: ObjectId) -> Result<(), StoreError> {
+        self.destroyable()?;
         if self.clear.plain.contains_key(&id) {
             return self.destroy_plain(id);
         }
@@ -302,6 +331,7 @@ impl<T: Token> Store<T> {
         handle: ObjectHandle,
         size: usize,
     ) -> Result<(), StoreError> {
+        self.destroyable()?;
         let destroyed = self.token.destroy(handle);
         self.wrote(destroyed)?;
         self.unusable.remove(label);
@@ -325,6 +355,9 @@ impl<T: Token> Store<T> {
     /// Destroys what is due after a change that has already succeeded: an error here does not undo that, and what is
     /// left is found again. An epoch that ended is noted and seen by the next call.
     pub(super) fn tidy(&mut self) {
+        if !self.may_destroy() {
+            return;
+        }
         let outcome = self.reap().and_then(|()| self.clear_leftovers());
         self.void |= matches!(outcome, Err(StoreError::Void | StoreError::ReadBack));
     }

@@ -35,7 +35,7 @@ impl<T: Token> Store<T> {
     /// wait for the flash.
     pub fn repack(&mut self) -> Result<bool, StoreError> {
         self.usable()?;
-        if !self.short_by(RESERVE) {
+        if !self.short_by(RESERVE) || !self.may_destroy() {
             return Ok(false);
         }
         let _lock = self.lock()?;

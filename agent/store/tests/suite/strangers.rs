@@ -1,5 +1,7 @@
 //! SCENARIOS 5 and 6: objects that are damaged, swapped, stale, or not ours.
 
+use std::time::Duration;
+
 use hsm_store::format::Damage;
 use hsm_store::testing::{Call, Fault, FaultKind, When, World};
 use hsm_store::{Clock, Expect, Remedy, Store, StoreError, identify};
@@ -318,7 +320,7 @@ fn on_hardware_a_write_of_unknown_outcome_ends_the_epoch() {
             world.script(Fault { function: Some(function), number: 1, when, kind });
             let put_it = store.put(&put("a", &[("k", b"2")]));
             assert_eq!(put_it.is_err(), function == Call::Create);
-            world.clock().sleep(std::time::Duration::from_secs(5));
+            world.clock().sleep(Duration::from_secs(5));
             let _ = store.settle();
             assert!(store.is_void());
             // With a new view the next write gets a number of its own.
@@ -339,4 +341,59 @@ fn a_session_that_ended_is_not_used_again() {
     assert!(store.is_void());
     assert_eq!(store.put(&put("a", &[])), Err(StoreError::Void));
     assert!(matches!(store.get(&path("a")), Err(StoreError::Void)));
+}
+
+/// SCENARIO 6, on a shared reader: what others did since the epoch began does not show, so nothing is destroyed then.
+#[test]
+fn a_shared_token_is_only_destroyed_from_in_a_young_epoch() {
+    let world = formatted(Limits::SC_HSM);
+    world.share();
+    let mut store = open(&world);
+    store.put(&put("a", &[("k", b"1")])).unwrap();
+    world.clock().sleep(Duration::from_mins(1));
+    world.take_calls();
+    store.put(&put("a", &[("k", b"2")])).unwrap();
+    store.put(&put("b", &[("k", b"1")])).unwrap();
+    world.clock().sleep(Duration::from_mins(1));
+    assert_eq!((store.settle().unwrap(), store.pending()), (None, 1));
+    assert!(!store.repack().unwrap());
+    assert!(!world.take_calls().contains(&Call::Destroy));
+    assert_eq!(values(&mut store, "a"), one("k", b"2"));
+
+    // The next epoch clears up, as soon as the flash has settled.
+    let mut store = open(&world);
+    let due = store.settle().unwrap().unwrap();
+    world.clock().sleep(due);
+    assert_eq!((store.settle().unwrap(), store.pending()), (None, 0));
+    assert_eq!(sealed(&world).len(), 2);
+    assert_eq!(values(&mut store, "a"), one("k", b"2"));
+}
+
+/// Where room is needed that only a destruction makes, the epoch ends, and the next one has it.
+#[test]
+fn a_full_shared_token_goes_on_in_the_next_epoch() {
+    let world = formatted(Limits::SC_HSM);
+    world.share();
+    let mut store = open(&world);
+    world.clock().sleep(Duration::from_mins(1));
+    let mut epochs = 0;
+    for number in 0..400u32 {
+        let edit = put(&format!("r/{}", number % 40), &[("k", &number.to_be_bytes())]);
+        match store.put(&edit) {
+            Ok(outcome) => assert!(outcome.written),
+            Err(error) => {
+                assert_eq!(error.remedy(), Remedy::Reopen, "{error}");
+                epochs += 1;
+                store = open(&world);
+                store.put(&edit).unwrap();
+                world.clock().sleep(Duration::from_mins(1));
+            }
+        }
+        assert!(world.objects().len() + 2 <= 122);
+    }
+    assert!((2..40).contains(&epochs), "{epochs} epochs");
+    for number in 360..400u32 {
+        let name = format!("r/{}", number % 40);
+        assert_eq!(values(&mut store, &name), one("k", &number.to_be_bytes()), "{name}");
+    }
 }

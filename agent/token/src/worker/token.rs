@@ -290,6 +290,11 @@ impl Token for WorkerToken {
         if self.shared.software.load(Ordering::Acquire) { Limits::SOFTWARE } else { Limits::SC_HSM }
     }
 
+    /// By what was asked for: who gives no [`OpenscSettings`] vouches for it.
+    fn alone(&self) -> bool {
+        self.config.opensc.as_ref().is_none_or(|settings| settings.exclusive)
+    }
+
     fn info(&mut self) -> Result<TokenInfo, TokenError> {
         match self.call(Command::Info(Nothing {}), "info", self.config.deadlines.read)? {
             Answer::Info(info) => Ok(info.into()),
