@@ -1,8 +1,10 @@
 //! The text form of a base: what token and Secret last had in common.
 //!
 //! The same text stands in the Secret's annotation and in the HSMSecret's status. One JSON object:
-//! `{"v":1,"id":KEY ID,"at":STAMP,"lineage":[[NUMBER,WRITER,END],…],"keys":{KEY: MAC,…}}`; a mac is 16 bytes in
-//! base64url without padding. A text that does not parse, or was made with another digest key, is no base.
+//! `{"v":2,"id":KEY ID,"at":SEALED,"keys":{KEY: MAC,…}}`; a mac is 16 bytes in base64url without padding, and sealed is
+//! `{"at":STAMP,"lineage":[[NUMBER,WRITER,END],…]}` under the digest key. Sealed because the version of a record that
+//! another program made is derived from its content: whoever may read the status could try guesses of a short password
+//! against it. A text that does not parse, or was made with another digest key, is no base.
 
 use std::collections::BTreeMap;
 
@@ -12,22 +14,28 @@ use hsm_core::{Base, ValueMac};
 use hsm_types::{EpochId, Key, Stamp, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::digest::DigestKey;
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Text {
     v: u32,
     id: String,
     at: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    lineage: Vec<(u32, String, u64)>,
     keys: BTreeMap<String, String>,
 }
 
-/// The text, for the digest key with this id.
-pub fn encode(base: &Base, key_id: &str) -> String {
-    let text = Text {
-        v: 1,
-        id: key_id.to_owned(),
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sealed {
+    at: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lineage: Vec<(u32, String, u64)>,
+}
+
+/// The text, under this digest key.
+pub fn encode(base: &Base, key: &DigestKey) -> String {
+    let version = Sealed {
         at: base.version.stamp().to_string(),
         lineage: base
             .version
@@ -35,20 +43,27 @@ pub fn encode(base: &Base, key_id: &str) -> String {
             .iter()
             .map(|(epoch, end)| (epoch.number, epoch.writer.to_string(), *end))
             .collect(),
-        keys: base.keys.iter().map(|(key, mac)| (key.as_str().to_owned(), BASE64.encode(mac.0))).collect(),
     };
     // A struct of strings and numbers always serialises; an empty text would be no base, which is safe.
+    let sealed = serde_json::to_vec(&version).ok().and_then(|bytes| key.seal(&bytes)).unwrap_or_default();
+    let text = Text {
+        v: 2,
+        id: key.id().to_owned(),
+        at: BASE64.encode(sealed),
+        keys: base.keys.iter().map(|(key, mac)| (key.as_str().to_owned(), BASE64.encode(mac.0))).collect(),
+    };
     serde_json::to_string(&text).unwrap_or_default()
 }
 
 /// The base, if the text is one that was made with this digest key.
-pub fn decode(text: &str, key_id: &str) -> Option<Base> {
+pub fn decode(text: &str, key: &DigestKey) -> Option<Base> {
     let text: Text = serde_json::from_str(text).ok()?;
-    if text.v != 1 || text.id != key_id {
+    if text.v != 2 || text.id != key.id() {
         return None;
     }
-    let at: Stamp = text.at.parse().ok()?;
-    let lineage = text
+    let sealed: Sealed = serde_json::from_slice(&key.open(&BASE64.decode(text.at).ok()?)?).ok()?;
+    let at: Stamp = sealed.at.parse().ok()?;
+    let lineage = sealed
         .lineage
         .into_iter()
         .map(|(number, writer, end)| Some((EpochId { number, writer: writer.parse().ok()? }, end)))
@@ -82,25 +97,37 @@ mod tests {
     }
 
     #[test]
-    fn a_base_round_trips_under_its_own_key() {
-        let text = encode(&base(), "aabbccdd");
-        assert_eq!(decode(&text, "aabbccdd"), Some(base()));
-        assert_eq!(decode(&text, "00000000"), None);
-        assert!(text.len() < 220, "{text}");
+    fn a_base_round_trips_under_its_own_key_and_tells_nobody_else_its_version() {
+        let key = DigestKey::new(&[1; 32]);
+        let text = encode(&base(), &key);
+        assert_eq!(decode(&text, &key), Some(base()));
+        assert_eq!(decode(&text, &DigestKey::new(&[2; 32])), None);
+        assert_eq!(encode(&base(), &key), text, "what has not changed is not written again");
+        let incarnation = base().version.incarnation.to_string();
+        assert!(!text.contains(&incarnation) && text.len() < 320, "{text}");
     }
 
     #[test]
     fn what_does_not_parse_is_no_base() {
-        let good = encode(&base(), "k");
+        let key = DigestKey::new(&[1; 32]);
+        let good = encode(&base(), &key);
         for bad in [
             String::new(),
             "{}".to_owned(),
-            good.replace("\"v\":1", "\"v\":2"),
+            good.replace("\"v\":2", "\"v\":1"),
             good.replace("tls.crt", "../x"),
             good.replace("CQkJ", "C"),
-            good.replace("2.1-", "2.0-"),
+            good.replace("\"at\":\"", "\"at\":\"A"),
         ] {
-            assert_eq!(decode(&bad, "k"), None, "{bad}");
+            assert_eq!(decode(&bad, &key), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_version_that_cannot_be_is_no_base() {
+        let key = DigestKey::new(&[1; 32]);
+        let mut impossible = base();
+        impossible.version.counter = 0;
+        assert_eq!(decode(&encode(&impossible, &key), &key), None);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 use hsm_core::{ValueMac, Values};
 use hsm_types::{Incarnation, Key, KeyDigest, Payload, RecordPath, Value};
@@ -49,6 +50,27 @@ impl DigestKey {
         ValueMac(mac)
     }
 
+    /// Hides what the cluster may keep and nobody may read; the same bytes always become the same (AES-256-GCM-SIV,
+    /// RFC 8452, whose security does not rest on the nonce), so that what has not changed is not written again. `None`
+    /// where the library fails, which it does not do.
+    pub fn seal(&self, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut sealed = bytes.to_vec();
+        self.sealing()?.seal_in_place_append_tag(nonce(), Aad::from(SEAL), &mut sealed).ok()?;
+        Some(sealed)
+    }
+
+    /// What was sealed with this key.
+    pub fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
+        let mut bytes = sealed.to_vec();
+        let opened = self.sealing()?.open_in_place(nonce(), Aad::from(SEAL), &mut bytes).ok()?;
+        Some(opened.to_vec())
+    }
+
+    fn sealing(&self) -> Option<LessSafeKey> {
+        let key = hmac::sign(&self.key, SEAL);
+        UnboundKey::new(&AES_256_GCM_SIV, key.as_ref()).ok().map(LessSafeKey::new)
+    }
+
     /// The macs of all values.
     pub fn values(&self, path: &RecordPath, payload: &Payload) -> Macs {
         payload.iter().map(|(k, v)| (k.clone(), self.value(path, k, v))).collect()
@@ -65,6 +87,12 @@ impl DigestKey {
         }
         format!("hmac-sha256:{}", hex(context.sign().as_ref()))
     }
+}
+
+const SEAL: &[u8] = b"hsm.j5t.io/base-seal/v1";
+
+fn nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; 12])
 }
 
 /// The digests that a record's mark has, for one incarnation.
@@ -109,6 +137,22 @@ mod tests {
         assert_ne!(base, sum(&one, &[("a", "1")]));
         assert_ne!(base, sum(&two, &[("a", "1"), ("b", "2")]));
         assert_ne!(one.id(), two.id());
+    }
+
+    #[test]
+    fn what_is_sealed_opens_with_its_key_alone_and_is_always_the_same() {
+        let (one, two) = (DigestKey::new(&[1; 32]), DigestKey::new(&[2; 32]));
+        let sealed = one.seal(b"a version").unwrap();
+        assert_eq!(one.seal(b"a version").unwrap(), sealed);
+        assert_ne!(one.seal(b"another").unwrap(), sealed);
+        assert_eq!(one.open(&sealed).unwrap(), b"a version");
+        assert_eq!(two.open(&sealed), None);
+        for at in 0..sealed.len() {
+            let mut altered = sealed.clone();
+            altered[at] ^= 1;
+            assert_eq!(one.open(&altered), None, "{at}");
+        }
+        assert_eq!(one.open(b""), None);
     }
 
     #[test]

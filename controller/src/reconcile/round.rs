@@ -170,7 +170,7 @@ impl<'a> Round<'a> {
             unknown_reason: self.unknown_reason,
             status_base: status
                 .and_then(|s| s.base.as_deref())
-                .and_then(|text| base::decode(text, self.context.digest.id())),
+                .and_then(|text| base::decode(text, &self.context.digest)),
             was_synced: status.is_some_and(|s| s.last_sync_time.is_some()),
             shared: self.shared,
             seen_equal: self.memory.seen_equal.clone(),
@@ -191,7 +191,7 @@ impl<'a> Round<'a> {
             secret_type: known.and_then(|m| m.secret_type.clone()),
             immutable: known.is_some_and(|m| m.immutable),
             values: known.and_then(|m| m.values(self.incarnation())),
-            base: meta.base.as_deref().and_then(|text| base::decode(text, self.context.digest.id())),
+            base: meta.base.as_deref().and_then(|text| base::decode(text, &self.context.digest)),
         }
     }
 

@@ -132,7 +132,7 @@ impl Round<'_> {
             .metadata
             .annotations
             .get_or_insert_default()
-            .insert(names::ANNOTATION_BASE.to_owned(), base::encode(&base, self.context.digest.id()));
+            .insert(names::ANNOTATION_BASE.to_owned(), base::encode(&base, &self.context.digest));
         Ok(())
     }
 
@@ -211,7 +211,7 @@ impl Round<'_> {
         let macs = digest.values(&wanted.path, payload);
         let on_token = self.memory.record.as_ref().is_some_and(|record| macs_of(&record.values) == macs);
         let values = macs.into_iter().map(|(key, mac)| (key, ValueDigests { mac, mark: None })).collect();
-        let decode = |text: Option<&str>| text.and_then(|text| base::decode(text, digest.id()));
+        let decode = |text: Option<&str>| text.and_then(|text| base::decode(text, digest));
         let status = self.object.status.as_ref().and_then(|s| s.base.as_deref());
         let (annotation, status) = (decode(meta.base.as_deref()), decode(status));
         Ok(!on_token && !unedited(&values, annotation.as_ref(), status.as_ref()))

@@ -156,7 +156,7 @@ impl Round<'_> {
             secret_checksum: known.1.map(|macs| digest.checksum(&macs)),
             base: equal.zip(self.memory.secret.as_ref()).map(|(version, secret)| {
                 let base = Base { version: version.clone(), keys: secret.macs.clone() };
-                base::encode(&base, digest.id())
+                base::encode(&base, digest)
             }),
             secret_ours: self.secret.present().map(|meta| self.ownership(meta) == hsm_core::Ownership::Ours),
             secret_absent: self.secret.is_absent(),
