@@ -119,10 +119,21 @@ pub(crate) fn encode_record(
     origin: &Origin,
     content: &Content,
 ) -> Zeroizing<Vec<u8>> {
+    encode_value(RECORD, path, version, origin, content)
+}
+
+/// A current value and an earlier one differ in their kind alone.
+fn encode_value(
+    kind: u8,
+    path: &RecordPath,
+    version: &Version,
+    origin: &Origin,
+    content: &Content,
+) -> Zeroizing<Vec<u8>> {
     let mut writer = Writer::new();
     write_place(&mut writer, path, &version.stamp());
     writer.put(&encode_tail(version, origin, content));
-    framed(RECORD, &writer.done())
+    framed(kind, &writer.done())
 }
 
 /// How many bytes an entry takes in a page; 0 for what is never moved to one.
@@ -142,10 +153,7 @@ pub(crate) fn encode_history(
     origin: &Origin,
     content: &Content,
 ) -> Zeroizing<Vec<u8>> {
-    let mut writer = Writer::new();
-    write_place(&mut writer, path, &version.stamp());
-    writer.put(&encode_tail(version, origin, content));
-    framed(HISTORY, &writer.done())
+    encode_value(HISTORY, path, version, origin, content)
 }
 
 pub(crate) fn encode_compaction() -> Zeroizing<Vec<u8>> {

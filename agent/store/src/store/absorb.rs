@@ -272,9 +272,7 @@ impl<T: Token> Store<T> {
         // They are not what they were: judged anew, so that nobody waits for what does not go.
         let anew = leftover.is_some() || !superfluous.is_empty();
         for (handle, size) in superfluous {
-            self.destroyable()?;
-            let destroyed = self.token.destroy(handle);
-            self.wrote(destroyed)?;
+            self.destroy_handle(handle)?;
             self.gone_foreign(handle, size);
         }
         if anew { self.reindex() } else { Ok(()) }

@@ -157,9 +157,7 @@ impl<T: Token> Store<T> {
                 Err(error) if of_the_object(&error) => continue,
                 Err(error) => return self.noted(Err(error)),
             };
-            self.destroyable()?;
-            let destroyed = self.token.destroy(handle);
-            self.wrote(destroyed)?;
+            self.destroy_handle(handle)?;
             self.gone_foreign(handle, size);
         }
         self.reindex()

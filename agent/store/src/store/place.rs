@@ -74,6 +74,27 @@ impl<T: Token> Store<T> {
         Err(StoreError::Void)
     }
 
+    /// The one way by which an open store destroys: never in an epoch that may not.
+    pub(super) fn destroy_handle(&mut self, handle: ObjectHandle) -> Result<(), StoreError> {
+        self.destroyable()?;
+        let destroyed = self.token.destroy(handle);
+        self.wrote(destroyed)
+    }
+
+    /// The same where it may have gone meanwhile, in a live view: somebody was quicker, and what we wanted is so.
+    pub(super) fn destroy_if_there(&mut self, handle: ObjectHandle) -> Result<(), StoreError> {
+        self.destroyable()?;
+        match self.token.destroy(handle) {
+            Err(error)
+                if self.token.limits().live_view
+                    && matches!(error.class, ErrorClass::NoSuchObject | ErrorClass::ObjectGone) =>
+            {
+                Ok(())
+            }
+            destroyed => self.wrote(destroyed),
+        }
+    }
+
     /// When the next superseded object may be destroyed; none in an epoch that may not.
     fn next_due(&self) -> Option<Instant> {
         if !self.may_destroy() {
@@ -309,13 +330,7 @@ impl<T: Token> Store<T> {
             return Ok(());
         };
         let (handle, size) = (known.handle, known.size);
-        match self.token.destroy(handle) {
-            Ok(()) => {}
-            // Somebody was quicker: what we wanted is so.
-            Err(error)
-                if live && matches!(error.class, ErrorClass::NoSuchObject | ErrorClass::ObjectGone) => {}
-            Err(error) => return self.wrote(Err(error)),
-        }
+        self.destroy_if_there(handle)?;
         self.objects.remove(&id);
         self.garbage.remove(&id);
         self.live.remove(&id);
@@ -331,9 +346,7 @@ impl<T: Token> Store<T> {
         handle: ObjectHandle,
         size: usize,
     ) -> Result<(), StoreError> {
-        self.destroyable()?;
-        let destroyed = self.token.destroy(handle);
-        self.wrote(destroyed)?;
+        self.destroy_handle(handle)?;
         self.unusable.remove(label);
         self.count_destroyed(size);
         Ok(())

@@ -59,7 +59,6 @@ impl<T: Token> Store<T> {
             return Ok(());
         };
         let (handles, size, base) = (plain.handles.clone(), plain.size, plain.base);
-        let live = self.token.limits().live_view;
         for handle in handles {
             let same = match self.token.read(handle) {
                 Ok(value) => id_of(&value) == id,
@@ -73,13 +72,7 @@ impl<T: Token> Store<T> {
                 self.not_what_it_was(handle)?;
                 return self.scan();
             }
-            match self.token.destroy(handle) {
-                Ok(()) => {}
-                // Somebody was quicker: what we wanted is so.
-                Err(error)
-                    if live && matches!(error.class, ErrorClass::NoSuchObject | ErrorClass::ObjectGone) => {}
-                Err(error) => return self.wrote(Err(error)),
-            }
+            self.destroy_if_there(handle)?;
             self.clear.forget(handle);
             self.destroyed.insert(id, self.options.clock.now());
             self.count_destroyed(size);
